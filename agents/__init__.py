@@ -1,0 +1,1 @@
+"""Running it on a node: the agent, and below it the sandboxer."""

@@ -1,0 +1,1 @@
+"""The parent of all workloads of a node.  Standard library alone."""

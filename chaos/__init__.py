@@ -1,0 +1,1 @@
+"""Breaking it on purpose: faults, proxies, scenarios, traces and their checkers."""

@@ -1,0 +1,1 @@
+"""Finding, naming and reaching members: configuration, clocks, links, security, metrics, traces."""

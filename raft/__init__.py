@@ -1,0 +1,1 @@
+"""Consensus: elections, replication and durability.  Imports nothing of ours."""

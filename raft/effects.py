@@ -1,0 +1,131 @@
+"""Everything a replica can ask of the world, in the order it must be carried out.
+
+Owns: the outputs of the protocol.  Must not know: how they are carried out.
+
+The contract with the driver: effects are carried out in order.  A `Persist` may stay in
+flight while later steps run, but effects marked "after" wait until every `Persist`
+that came before them is durable; the driver then answers with `Persisted`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from raft.messages import Entry, HardState, Message
+
+
+class Role(StrEnum):
+    """Follower, pre-candidate, candidate, leader (§5.1; dissertation §9.6)."""
+
+    FOLLOWER = "follower"
+    PRE_CANDIDATE = "pre-candidate"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
+
+
+class Persist(Struct, frozen=True):
+    """Write `hard_state` (if any) and `entries`, replacing the log from the first entry's index on.
+
+    `write` numbers the writes of this process from 1; `Persisted` repeats it.
+    """
+
+    write: int
+    hard_state: HardState | None
+    entries: tuple[Entry, ...]
+
+
+class Send(Struct, frozen=True):
+    """Send `message`; with `after_persist`, not before all earlier writes are durable."""
+
+    to: str
+    message: Message
+    after_persist: bool
+
+
+class Apply(Struct, frozen=True):
+    """These entries are committed: apply them in order, once."""
+
+    entries: tuple[Entry, ...]
+
+
+class ProposalAppended(Struct, frozen=True):
+    """Proposal `id` became entry (term, index); its fate is known when that index is applied."""
+
+    id: int
+    term: int
+    index: int
+
+
+class ProposalRefused(Struct, frozen=True):
+    """Proposal `id` was not appended.  `code`: not-leader, overloaded, log-full, disk-full."""
+
+    id: int
+    code: str
+    leader: str | None
+
+
+class ReadReady(Struct, frozen=True):
+    """Read `id` may be answered from any state that has applied `index`."""
+
+    id: int
+    index: int
+
+
+class ReadRefused(Struct, frozen=True):
+    """Read `id` cannot be answered here.  `code`: not-leader, no-quorum."""
+
+    id: int
+    code: str
+    leader: str | None
+
+
+class RoleChanged(Struct, frozen=True):
+    """The role, term or known leader changed; `why` in words of the protocol."""
+
+    role: Role
+    term: int
+    leader: str | None
+    why: str
+
+
+class VoteCast(Struct, frozen=True):
+    """This replica granted (durably, once persisted) its vote of `term` to `candidate`."""
+
+    term: int
+    candidate: str
+    why: str
+
+
+class Appended(Struct, frozen=True):
+    """Entries first..last entered this replica's log; `hashes` are rolling prefix hashes by index."""
+
+    term: int
+    first: int
+    last: int
+    hashes: tuple[tuple[int, int], ...]
+
+
+class Committed(Struct, frozen=True):
+    """The commit index rose from `first` - 1 to `last`; `hash` is the prefix hash at `last`."""
+
+    term: int
+    first: int
+    last: int
+    hashes: tuple[tuple[int, int], ...]
+
+
+Effect = (
+    Persist
+    | Send
+    | Apply
+    | ProposalAppended
+    | ProposalRefused
+    | ReadReady
+    | ReadRefused
+    | RoleChanged
+    | VoteCast
+    | Appended
+    | Committed
+)

@@ -1,0 +1,68 @@
+"""Everything that can happen to a replica, as data for `Core.step`.
+
+Owns: the inputs of the protocol.  Must not know: who produces them.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from raft.messages import Message
+
+
+class Tick(Struct, frozen=True):
+    """Time has come to at least the deadline the core asked for."""
+
+    now_ns: int
+
+
+class Received(Struct, frozen=True):
+    """A message arrived from replica `sender`."""
+
+    now_ns: int
+    sender: str
+    message: Message
+
+
+class Proposal(Struct, frozen=True, gc=False):
+    """One command to replicate; `id` is unique within the process."""
+
+    id: int
+    data: bytes
+
+
+class Proposed(Struct, frozen=True):
+    """Callers want these commands replicated, in this order, as one batch."""
+
+    now_ns: int
+    proposals: tuple[Proposal, ...]
+
+
+class ReadRequested(Struct, frozen=True):
+    """Callers want linearizable reads (dissertation §6.4); one answer an id."""
+
+    now_ns: int
+    ids: tuple[int, ...]
+
+
+class Persisted(Struct, frozen=True):
+    """A `Persist` is durable: the hard state, and entries up to (term, index).
+
+    `last_term`/`last_index` name the last entry of the log at the time of the write, so a
+    suffix overwritten meanwhile never counts as durable (the ABA race).
+    """
+
+    now_ns: int
+    write: int
+    last_term: int
+    last_index: int
+
+
+class ApplyDone(Struct, frozen=True):
+    """The state machine has applied everything up to `index`."""
+
+    now_ns: int
+    index: int
+
+
+Event = Tick | Received | Proposed | ReadRequested | Persisted | ApplyDone

@@ -1,0 +1,116 @@
+"""What consensus needs from the world, as protocols.
+
+Owns: the seams where clock, dice, disk, network and observation are injected.
+Must not know: any implementation.  Real ones live in `cluster`, simulated ones in `chaos`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from raft.messages import Entry, Message
+
+
+class Clock(Protocol):
+    """Time as intervals; never the wall clock."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds on a clock that counts suspended time too (CLOCK_BOOTTIME)."""
+        ...
+
+
+class Dice(Protocol):
+    """The only source of chance."""
+
+    def below(self, bound: int) -> int:
+        """A uniform integer in ``[0, bound)``; ``bound >= 1``."""
+        ...
+
+    def token(self, size_bytes: int) -> bytes:
+        """Unguessable bytes, for identities."""
+        ...
+
+
+class Transport(Protocol):
+    """Fire-and-forget messages to peers; losing, repeating or delaying one is legal."""
+
+    def send(self, to: str, message: Message) -> None:
+        """Queue `message` for replica `to`; never blocks, drops when the outbox is full."""
+        ...
+
+
+class Observer(Protocol):
+    """Receives what happened, in the vocabulary of the trace (DESIGN.md §10)."""
+
+    def emit(self, kind: str, /, **fields: Any) -> None:
+        """Record one event; must not raise and must not block."""
+        ...
+
+
+class StateMachine(Protocol):
+    """What committed entries are applied to."""
+
+    def apply(self, entries: Sequence[Entry]) -> Sequence[Any]:
+        """Apply committed entries in index order; returns one result an entry."""
+        ...
+
+
+class File(Protocol):
+    """One open file of a `Disk`.  Offsets and lengths in bytes."""
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        """Write all of `data`; raises OSError (ENOSPC, EIO) otherwise."""
+        ...
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Read up to `length` bytes; shorter at the end of the file."""
+        ...
+
+    def size(self) -> int:
+        """Current size in bytes."""
+        ...
+
+    def sync(self) -> None:
+        """Return once all written data is durable (fdatasync); raises OSError."""
+        ...
+
+    def close(self) -> None:
+        """Release the file."""
+        ...
+
+
+class Disk(Protocol):
+    """One directory of files.  Names are plain, without separators."""
+
+    def open(self, name: str, *, create: bool = False) -> File:
+        """Open for reading and writing; FileNotFoundError unless it exists or `create`."""
+        ...
+
+    def names(self) -> list[str]:
+        """All file names, sorted."""
+        ...
+
+    def rename(self, old: str, new: str) -> None:
+        """Atomically replace `new` by `old`; durable after `sync_directory`."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove a file; durable after `sync_directory`."""
+        ...
+
+    def sync_directory(self) -> None:
+        """Make creations, renames and removals durable."""
+        ...
+
+    def inode(self) -> str:
+        """An identity of the directory that a copy of it does not share (device:inode)."""
+        ...
+
+    def lock(self) -> None:
+        """Take the directory exclusively until `close`; raises StoreLocked."""
+        ...
+
+    def close(self) -> None:
+        """Release the lock."""
+        ...

@@ -1,0 +1,1 @@
+"""What should run where: model, replicated state, placement, sessions, API."""

@@ -1,0 +1,179 @@
+"""Jobs, nodes and allocations: the words of the scheduler as checked data.
+
+Owns: the job file's schema and the shapes that the API answers.  Field names are Kubernetes'
+own where the meaning is the same (``restartPolicy``, ``terminationGracePeriodSeconds``,
+``hostPort`` …); what only Skerry has is spelt in snake case.
+Must not know: HTTP, files, time, or how placement works.
+
+Units: CPU in millicores, memory in bytes, times in the unit their name ends with.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+Name = Annotated[str, Meta(pattern=NAME_PATTERN, description="DNS label, RFC 1123")]
+Quantity = Annotated[str, Meta(max_length=32, description="Kubernetes quantity, such as 250m or 64Mi")]
+RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
+
+REPLICAS_MAX = 100_000
+COMMAND_ARGUMENTS_MAX = 256
+ENVIRONMENT_MAX = 256
+PORTS_MAX = 64
+JOB_FILE_BYTES_MAX = 256 << 10
+
+
+class RestartPolicy(StrEnum):
+    """When an exited workload is started again."""
+
+    ALWAYS = "Always"
+    ON_FAILURE = "OnFailure"
+    NEVER = "Never"
+
+
+class Port(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """A TCP port that the workload needs on its node's address."""
+
+    name: Name
+    host_port: Annotated[int, Meta(ge=1, le=65535)]
+
+
+class ResourceSet(Struct, frozen=True, forbid_unknown_fields=True):
+    """Amounts as written by the user."""
+
+    cpu: Quantity | None = None
+    memory: Quantity | None = None
+    pids: Annotated[int, Meta(ge=1, le=4_194_304)] | None = None
+
+
+class Resources(Struct, frozen=True, forbid_unknown_fields=True):
+    """What placement books (`requests`) and what the cgroup enforces (`limits`)."""
+
+    requests: ResourceSet = field(default_factory=ResourceSet)
+    limits: ResourceSet = field(default_factory=ResourceSet)
+
+
+class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A job file (TOML, YAML or JSON), as written."""
+
+    name: Name
+    namespace: Name = "default"
+    kind: Literal["service", "batch"] = "service"
+    replicas: Annotated[int, Meta(ge=0, le=REPLICAS_MAX)] = 1
+    command: Annotated[
+        tuple[Annotated[str, Meta(max_length=32_768)], ...], Meta(min_length=1, max_length=COMMAND_ARGUMENTS_MAX)
+    ]
+    env: Annotated[dict[str, Annotated[str, Meta(max_length=32_768)]], Meta(max_length=ENVIRONMENT_MAX)] = field(
+        default_factory=dict
+    )
+    resources: Resources = field(default_factory=Resources)
+    ports: Annotated[tuple[Port, ...], Meta(max_length=PORTS_MAX)] = ()
+    restart_policy: RestartPolicy | None = field(default=None, name="restartPolicy")
+    backoff_limit: Annotated[int, Meta(ge=0, le=1000)] | None = field(default=None, name="backoffLimit")
+    termination_grace_period_seconds: Annotated[int, Meta(ge=0, le=3600)] = field(
+        default=5, name="terminationGracePeriodSeconds"
+    )
+    on_disconnect: Literal["keep", "stop"] = "keep"
+
+
+class Limits(Struct, frozen=True, array_like=True):
+    """What the cgroup enforces; 0 = no limit asked for."""
+
+    cpu_millicores: int
+    memory_bytes: int
+    pids: int
+
+
+class Workload(Struct, frozen=True, array_like=True):
+    """Everything a node needs to start one allocation; immutable bytes by hash in the state."""
+
+    job: str
+    namespace: str
+    kind: str
+    command: tuple[str, ...]
+    env: dict[str, str]
+    limits: Limits
+    ports: tuple[tuple[str, int], ...]
+    grace_s: int
+    on_disconnect: str
+
+
+class ResolvedJob(Struct, frozen=True, array_like=True):
+    """A job file after its defaults and units are worked out; what SubmitJob carries."""
+
+    workload: Workload
+    replicas: int
+    cpu_millicores: int
+    memory_bytes: int
+    pids: int
+    restart_policy: str
+    backoff_limit: int
+    """Failed attempts of one allocation before it stays failed; -1 = no bound."""
+
+
+class Capacity(Struct, frozen=True, array_like=True):
+    """What a node offers."""
+
+    cpu_millicores: int
+    memory_bytes: int
+    pids: int
+
+
+class AllocationState(StrEnum):
+    """Life of one attempt, as committed (table in `scheduler.lifecycle`)."""
+
+    PLACED = "placed"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    COMPLETE = "complete"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    LOST = "lost"
+
+
+class ExitReason(StrEnum):
+    """Why a workload ended, by the node's own evidence."""
+
+    EXITED = "exited"
+    SIGNALED = "signaled"
+    OOM = "oom"
+    STOPPED = "stopped"
+    START_FAILED = "start-failed"
+    LOST = "lost"
+
+
+class Exit(Struct, frozen=True):
+    """How a workload ended.  `code` and `signal` are None unless `status_known`."""
+
+    code: int | None
+    signal: int | None
+    reason: str
+    status_known: bool
+    detail: str = ""
+
+
+class NodeState(StrEnum):
+    """Whether a node takes new work."""
+
+    READY = "ready"
+    CORDONED = "cordoned"
+
+
+def job_id(namespace: str, name: str) -> str:
+    """``namespace/name``, the key of a job."""
+    return f"{namespace}/{name}"
+
+
+def allocation_id(namespace: str, name: str, index: int) -> str:
+    """``namespace/name.index``, the key of one slot of a job."""
+    return f"{namespace}/{name}.{index}"
+
+
+def command_bytes(value: Struct) -> bytes:
+    """Canonical MessagePack of a struct of this module."""
+    return msgspec.msgpack.encode(value)
