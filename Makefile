@@ -1,0 +1,45 @@
+# Skerry's gates.  `make demo` and `make test` do all the set-up on a fresh Linux machine with Python 3.11+.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+MYPY_FLAGS :=
+PACKAGES := skerry raft cluster scheduler agents chaos
+
+.PHONY: install demo test lint bench soak docs clean system-packages
+.DELETE_ON_ERROR:
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt tools/system-packages
+	@tools/system-packages python
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing Skerry and its pinned dependencies into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
+
+test: $(STAMP) system-packages
+	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+system-packages:
+	@tools/system-packages test
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	@mkdir -p out/bench
+	@PATH="$(CURDIR)/$(BIN):$$PATH" skerry bench raft --docs docs/benchmarks.md -o json
+
+soak: $(STAMP) system-packages
+	@SKERRY_SOAK=1 $(BIN)/python -m pytest tests/simulation $(PYTEST_FLAGS)
+
+clean:
+	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

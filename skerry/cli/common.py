@@ -1,0 +1,177 @@
+"""What the commands share: options, finding the cluster, printing.
+
+Owns: ``--address``/``--token``/``--dir`` and their environment, ``-o``, tables.
+Must not know: any single command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from msgspec import Struct
+
+from skerry.client import Client
+from skerry.errors import UsageError
+
+DEV_DIRECTORY = "skerry-dev"
+T = TypeVar("T")
+
+
+class Target(Struct, frozen=True):
+    """Which cluster a command speaks to, and how it prints."""
+
+    addresses: tuple[str, ...]
+    token: str
+    output: str
+    timeout_s: float
+    directory: Path | None
+
+    def client(self) -> Client:
+        """A client of this cluster."""
+        return Client(self.addresses, token=self.token, timeout_s=self.timeout_s)
+
+
+def output_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``-o table|json``."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["table", "json"]),
+        default="table",
+        show_default=True,
+        help="Form of output.",
+    )(command)
+
+
+def directory_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--dir``, the directory of a `skerry dev` cluster."""
+    return click.option(
+        "--dir",
+        "directory",
+        envvar="SKERRY_DIR",
+        type=click.Path(path_type=Path, file_okay=False),
+        help=f"Directory of a `skerry dev` cluster (default ./{DEV_DIRECTORY}).  [env: SKERRY_DIR]",
+    )(command)
+
+
+def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of every command that calls the API; the command gets a `target`."""
+
+    @output_option
+    @directory_option
+    @click.option(
+        "--address", envvar="SKERRY_ADDRESS", help="Replica API addresses, comma-separated.  [env: SKERRY_ADDRESS]"
+    )
+    @click.option("--token", envvar="SKERRY_TOKEN", help="API token.  [env: SKERRY_TOKEN]")
+    @click.option(
+        "--timeout",
+        "timeout_s",
+        type=click.FloatRange(0.1, 3600),
+        default=10.0,
+        show_default=True,
+        help="Seconds a call may take.",
+    )
+    @functools.wraps(command)
+    def with_target(
+        *, address: str | None, token: str | None, output: str, timeout_s: float, directory: Path | None, **rest: Any
+    ) -> Any:
+        return command(target=find_target(address, token, output, timeout_s, directory), **rest)
+
+    return with_target
+
+
+def find_target(
+    address: str | None, token: str | None, output: str, timeout_s: float, directory: Path | None
+) -> Target:
+    """The cluster named by flags or environment, else the `skerry dev` cluster of the directory.
+
+    Raises:
+        UsageError: nothing says where the cluster is, or no token is known.
+    """
+    home = directory or Path(DEV_DIRECTORY)
+    ready = read_ready_file(home)
+    if address is None and ready is None:
+        raise UsageError(
+            "no cluster is known",
+            hint=f"start one with `skerry dev`, or pass --address (or SKERRY_ADDRESS); there is no {home / 'dev.json'}",
+        )
+    addresses = tuple(part.strip() for part in address.split(",")) if address else tuple(ready["apis"].values())  # type: ignore[index]
+    if token is None:
+        if ready is None:
+            raise UsageError("no token is known", hint="pass --token or set SKERRY_TOKEN")
+        token = Path(ready["token_file"]).read_text(encoding="utf-8").strip()
+    return Target(addresses, token, output, timeout_s, home if ready else None)
+
+
+def read_ready_file(directory: Path) -> dict[str, Any] | None:
+    """``dev.json`` of a `skerry dev` directory, or None."""
+    try:
+        found: dict[str, Any] = json.loads((directory / "dev.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{directory / 'dev.json'} cannot be read: {error}", hint="is it a `skerry dev` directory?"
+        ) from None
+    return found
+
+
+def call(target: Target, ask: Callable[[Client], Awaitable[T]]) -> T:
+    """Run one conversation with the cluster to its end."""
+
+    async def conversation() -> T:
+        async with target.client() as client:
+            return await ask(client)
+
+    return asyncio.run(conversation())
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One object, with the version of the contract."""
+    print(json.dumps({"v": 1, **value}, ensure_ascii=False, default=str))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Aligned columns; plain text, so that it can be piped."""
+    cells = [[str(column).upper() for column in columns], *([_cell(value) for value in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    for row in cells:
+        print("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None or value == "" else str(value)
+
+
+def progress(text: str) -> None:
+    """One line for people, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def exit_words(exit_: dict[str, Any] | None) -> str:
+    """An exit as ``0``, ``code 3``, ``signal 9 (oom)`` or ``unknown (lost)``."""
+    if not exit_:
+        return "-"
+    if not exit_.get("status_known"):
+        return f"unknown ({exit_.get('reason')})"
+    what = f"signal {exit_['signal']}" if exit_.get("signal") else f"code {exit_.get('code')}"
+    reason = exit_.get("reason")
+    return what if reason in ("exited", "signaled") else f"{what} ({reason})"
+
+
+def amount(resources: dict[str, Any]) -> str:
+    """Resources in words: ``500m CPU, 256 MiB``."""
+    return f"{resources.get('cpu_millicores', 0)}m CPU, {resources.get('memory_bytes', 0) / (1 << 20):.0f} MiB"
+
+
+def skerry_environment() -> dict[str, str]:
+    """The environment for a child `skerry` process."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("SKERRY_")}

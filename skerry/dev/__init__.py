@@ -1,0 +1,1 @@
+"""`skerry dev`: a cluster of real processes on one machine."""
