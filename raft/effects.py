@@ -4,7 +4,8 @@ Owns: the outputs of the protocol.  Must not know: how they are carried out.
 
 The contract with the driver: effects are carried out in order.  A `Persist` may stay in
 flight while later steps run, but effects marked "after" wait until every `Persist`
-that came before them is durable; the driver then answers with `Persisted`.
+that came before them is durable; the driver then answers with `Persisted`, and releases them
+after the effects of that step.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class RoleChanged(Struct, frozen=True):
 
 
 class VoteCast(Struct, frozen=True):
-    """This replica granted (durably, once persisted) its vote of `term` to `candidate`."""
+    """This replica's vote of `term` for `candidate` is durable; emitted once it is, on `Persisted`."""
 
     term: int
     candidate: str
@@ -99,7 +100,10 @@ class VoteCast(Struct, frozen=True):
 
 
 class Appended(Struct, frozen=True):
-    """Entries first..last entered this replica's log; `hashes` are rolling prefix hashes by index."""
+    """Entries first..last of this replica's log became durable; emitted once they are, on `Persisted`.
+
+    `hashes` are (index, rolling prefix hash): every index of a short range, every 64th of a long one, and `last`.
+    """
 
     term: int
     first: int
@@ -108,7 +112,7 @@ class Appended(Struct, frozen=True):
 
 
 class Committed(Struct, frozen=True):
-    """The commit index rose from `first` - 1 to `last`; `hash` is the prefix hash at `last`."""
+    """The commit index rose from `first` - 1 to `last`; `hashes` as in `Appended`."""
 
     term: int
     first: int

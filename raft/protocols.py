@@ -43,8 +43,8 @@ class Transport(Protocol):
 class Observer(Protocol):
     """Receives what happened, in the vocabulary of the trace (DESIGN.md §10)."""
 
-    def emit(self, kind: str, /, **fields: Any) -> None:
-        """Record one event; must not raise and must not block."""
+    def emit(self, kind: str, /, **fields: Any) -> object:
+        """Record one event; must not raise and must not block.  What it returns is not looked at."""
         ...
 
 

@@ -16,10 +16,11 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$(?!\n)"
+"""``$`` alone would let a trailing newline pass."""
 Name = Annotated[str, Meta(pattern=NAME_PATTERN, description="DNS label, RFC 1123")]
 Quantity = Annotated[str, Meta(max_length=32, description="Kubernetes quantity, such as 250m or 64Mi")]
-RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
+RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,128}$(?!\n)")]
 
 REPLICAS_MAX = 100_000
 COMMAND_ARGUMENTS_MAX = 256

@@ -72,7 +72,7 @@ class ApiError(SkerryError):
         self.code = str(problem.get("code") or "http-error")  # type: ignore[misc]  # per answer, not per class
         self.retryable = bool(problem.get("retryable", status >= 500))  # type: ignore[misc]
         self.outcome = str(problem.get("outcome") or "not-done")  # type: ignore[misc]
-        self.details = {k: v for k, v in problem.items() if k not in {"type", "title", "detail", "hint"}}
+        self.details = {"status": status, "leader": problem.get("leader"), **(problem.get("details") or {})}
 
 
 def exit_code(error: SkerryError) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import click
 from msgspec import Struct
 
 from skerry.client import Client
+from skerry.dev.detached import facts_of
 from skerry.errors import UsageError
 
 DEV_DIRECTORY = "skerry-dev"
@@ -97,7 +97,7 @@ def find_target(
         UsageError: nothing says where the cluster is, or no token is known.
     """
     home = directory or Path(DEV_DIRECTORY)
-    ready = read_ready_file(home)
+    ready = facts_of(home)
     if address is None and ready is None:
         raise UsageError(
             "no cluster is known",
@@ -109,19 +109,6 @@ def find_target(
             raise UsageError("no token is known", hint="pass --token or set SKERRY_TOKEN")
         token = Path(ready["token_file"]).read_text(encoding="utf-8").strip()
     return Target(addresses, token, output, timeout_s, home if ready else None)
-
-
-def read_ready_file(directory: Path) -> dict[str, Any] | None:
-    """``dev.json`` of a `skerry dev` directory, or None."""
-    try:
-        found: dict[str, Any] = json.loads((directory / "dev.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{directory / 'dev.json'} cannot be read: {error}", hint="is it a `skerry dev` directory?"
-        ) from None
-    return found
 
 
 def call(target: Target, ask: Callable[[Client], Awaitable[T]]) -> T:
@@ -170,8 +157,3 @@ def exit_words(exit_: dict[str, Any] | None) -> str:
 def amount(resources: dict[str, Any]) -> str:
     """Resources in words: ``500m CPU, 256 MiB``."""
     return f"{resources.get('cpu_millicores', 0)}m CPU, {resources.get('memory_bytes', 0) / (1 << 20):.0f} MiB"
-
-
-def skerry_environment() -> dict[str, str]:
-    """The environment for a child `skerry` process."""
-    return {k: v for k, v in os.environ.items() if not k.startswith("SKERRY_")}

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import click
 
-from skerry.cli.common import DEV_DIRECTORY, output_option, print_json, progress, read_ready_file
-from skerry.errors import DevError, UsageError
-
-DETACH_S = 120.0
-STOP_S = 60.0
-POLL_S = 0.1
+from skerry.cli.common import DEV_DIRECTORY, output_option, print_json, progress
+from skerry.dev.detached import start_detached, stop_detached
+from skerry.errors import UsageError
 
 
 @click.group(invoke_without_command=True)
@@ -78,7 +71,11 @@ def dev(
             f"{replicas} replicas survive no more losses than {replicas - 1}", hint="ask for an odd number"
         )
     if detach:
-        return _detach(directory.absolute(), output)
+        arguments = ["--replicas", str(replicas), "--agents", str(agents)]
+        arguments += ["--agent-cpu", agent_cpu, "--agent-memory", agent_memory]
+        arguments += [word for setting in settings for word in ("--set", setting)]
+        _announce(start_detached(directory.absolute(), arguments, progress), output)
+        return 0
     return _run(directory.absolute(), replicas, agents, agent_cpu, agent_memory, settings, output)
 
 
@@ -86,8 +83,8 @@ def _run(
     directory: Path, replicas: int, agents: int, cpu: str, memory: str, settings: tuple[str, ...], output: str
 ) -> int:
     import uvloop
-    from scheduler.units import parse_cpu_millicores, parse_memory_bytes
 
+    from scheduler.units import parse_cpu_millicores, parse_memory_bytes
     from skerry.dev.layout import load_or_make_plan
     from skerry.dev.supervisor import Supervisor
 
@@ -99,59 +96,21 @@ def _run(
         extra[key] = value
     plan = load_or_make_plan(directory, replicas, agents, parse_cpu_millicores(cpu), parse_memory_bytes(memory))
 
-    def ready(facts: dict[str, Any]) -> None:
-        if output == "json":
-            print_json(facts)
-        else:
-            _print_ready(facts)
-        sys.stdout.flush()
-
-    uvloop.run(Supervisor(directory, plan, extra, progress).run(ready))
+    uvloop.run(Supervisor(directory, plan, extra, progress).run(lambda facts: _announce(facts, output)))
     return 0
 
 
-def _print_ready(facts: dict[str, Any]) -> None:
+def _announce(facts: dict[str, Any], output: str) -> None:
+    if output == "json":
+        print_json(facts)
+        sys.stdout.flush()
+        return
     print(f"ready: {len(facts['apis'])} replicas, cluster {facts['cluster']} in {facts['dir']}")
     for name, url in facts["apis"].items():
         print(f"  {name}  {url}")
     print(f"  chaos proxy  {facts['chaos_api']}")
     print("try: skerry status    skerry run examples/service.toml --wait    skerry chaos run minority-leader")
-
-
-def _detach(directory: Path, output: str) -> int:
-    """Start ourselves again in the background, and wait until that cluster is ready."""
-    arguments = [argument for argument in sys.argv[1:] if argument != "--detach"]
-    directory.mkdir(parents=True, exist_ok=True)
-    log_file = directory.parent / f"{directory.name}.log"
-    if read_ready_file(directory):
-        raise DevError(
-            f"a cluster runs in {directory} already", hint=f"end it with `skerry dev stop --dir {directory}`"
-        )
-    with log_file.open("wb") as log:
-        child = subprocess.Popen(  # noqa: S603  # our own interpreter and arguments
-            [sys.executable, "-m", "skerry", *arguments],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-    deadline, shown = time.monotonic() + DETACH_S, 0
-    while time.monotonic() < deadline:
-        shown = _show_progress(log_file, shown)
-        if facts := read_ready_file(directory):
-            print_json(facts) if output == "json" else _print_ready(facts)
-            return 0
-        if child.poll() is not None:
-            words = log_file.read_text(encoding="utf-8", errors="replace").strip()
-            raise DevError(f"the cluster did not start:\n{words}", hint=f"logs: {directory / 'logs'}")
-        time.sleep(POLL_S)
-    child.terminate()
-    raise DevError(f"the cluster was not ready within {DETACH_S:g} s", hint=f"see {log_file} and {directory / 'logs'}")
-
-
-def _show_progress(log_file: Path, shown: int) -> int:
-    lines = log_file.read_text(encoding="utf-8", errors="replace").splitlines()
-    for line in lines[shown:]:
-        if not line.startswith(("ready:", "  ", "try:", "{")):
-            progress(line)
-    return len(lines)
+    sys.stdout.flush()
 
 
 @dev.command()
@@ -166,33 +125,7 @@ def _show_progress(log_file: Path, shown: int) -> int:
 @click.pass_obj
 def stop(group_directory: Path, directory: Path | None, output: str) -> int:
     """Stop a cluster: all workloads, all processes; its data stays in the directory."""
-    from skerry.dev.control import DevControl
-
     home = (directory or group_directory).absolute()
-    facts = read_ready_file(home)
-    if facts is None:
-        raise DevError(f"no cluster runs in {home}", hint="pass --dir")
-    pid = facts["supervisor"]
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        (home / "dev.json").unlink(missing_ok=True)
-        raise DevError(
-            f"the supervisor of {home} (pid {pid}) is gone; its processes ended with it",
-            hint="start it again with `skerry dev`",
-        ) from None
-    asyncio.run(DevControl(home).stop())
-    _wait_for_end(pidfd, pid)
+    stop_detached(home)
     print_json({"ok": True, "dir": str(home)}) if output == "json" else print(f"stopped; data is kept in {home}")
     return 0
-
-
-def _wait_for_end(pidfd: int, pid: int) -> None:
-    import select
-
-    try:
-        ended, _, _ = select.select([pidfd], [], [], STOP_S)
-    finally:
-        os.close(pidfd)
-    if not ended:
-        raise DevError(f"the supervisor (pid {pid}) did not end within {STOP_S:g} s", hint="see the logs")

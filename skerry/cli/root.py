@@ -104,8 +104,6 @@ def show_error(error: Any, arguments: list[str]) -> None:
         problem |= {"retryable": error.retryable, "outcome": error.outcome, **error.details}
         print(json.dumps({"v": 1, "ok": False, "error": problem, "exit": exit_code(error)}, default=str))
     print(f"error: {error.message} [{error.code}]", file=sys.stderr)
-    if nearest := error.details.get("nearest"):
-        print(f"nearest: {nearest}", file=sys.stderr)
     if error.hint:
         print(f"hint: {error.hint}", file=sys.stderr)
     if error.outcome == "unknown":

@@ -19,6 +19,7 @@ from typing import Any
 from agents.sandbox_client import SandboxClient, SandboxerGone, SandboxerUnavailable
 from skerry.client import Client
 from skerry.dev.control import SOCKET, ControlServer
+from skerry.dev.detached import LOCK
 from skerry.dev.layout import HOST, Plan, taken_ports, write_files, write_private
 from skerry.dev.processes import Child
 from skerry.errors import ApiError, DevError, Unreachable
@@ -94,7 +95,7 @@ class Supervisor:
             await self._stop_all()
 
     def _take_lock(self) -> None:
-        lock = os.open(self._directory / "dev.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(self._directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,0 +1,139 @@
+"""Keeping a session: which replica to dial next, when, and when to give up.
+
+Owns: the order of replicas, the back-off and what a refusal means.
+Must not know: what is said in a session.
+
+Any replica will do.  A session that ends is followed at once, with jitter, by the next replica in
+the list; only whole rounds without success make the pauses grow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import aiohttp
+import structlog
+
+from agents.errors import NotAdmitted, SessionLost, SessionRejected
+from agents.session import Host, Session, SessionTracer, dial
+from raft.errors import SkerryError
+from raft.protocols import Dice
+
+log = structlog.get_logger(__name__)
+
+FATAL_REFUSALS = frozenset({"bad-token", "wrong-cluster", "protocol-version"})
+"""Waiting does not cure these."""
+PAUSE_FIRST_S = 0.1
+PAUSE_MAX_S = 3.0
+ROUNDS_REFUSED_MAX = 2
+HTTP_CONNECTIONS_MAX = 4
+
+
+class Rotation:
+    """Whom to dial and how long to wait before (pure; chance comes in).
+
+    Gives up when every answer of `ROUNDS_REFUSED_MAX` whole rounds was a fatal refusal and no
+    replica ever accepted this process: one misconfigured replica never ends a working agent.
+    """
+
+    def __init__(self, replicas: tuple[str, ...], dice: Dice) -> None:
+        assert replicas, "an agent needs a replica to dial"
+        self._replicas = replicas
+        self._dice = dice
+        self._at = dice.below(len(replicas))
+        self._failures = 0
+        self._refusals = 0
+        self._ever_accepted = False
+
+    @property
+    def address(self) -> str:
+        """The replica to dial now."""
+        return self._replicas[self._at]
+
+    def accepted(self) -> None:
+        """A session stands."""
+        self._ever_accepted = True
+        self._refusals = 0
+
+    def confirmed(self) -> None:
+        """The session carries heartbeats: the next loss begins with short pauses again."""
+        self._failures = 0
+
+    def failed(self, *, fatal: bool) -> float:
+        """A dial or session ended; moves on to the next replica and returns the pause in seconds."""
+        self._at = (self._at + 1) % len(self._replicas)
+        self._refusals += 1 if fatal else 0
+        rounds = self._failures // len(self._replicas)
+        self._failures += 1
+        longest = PAUSE_MAX_S if fatal else min(PAUSE_MAX_S, PAUSE_FIRST_S * 2 ** min(rounds, 16))
+        return longest * (0.5 + self._dice.below(1001) / 2000)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether everyone who answers refuses, and always has."""
+        return not self._ever_accepted and self._refusals >= ROUNDS_REFUSED_MAX * len(self._replicas)
+
+
+class Dialer:
+    """Dials for ever, one session at a time."""
+
+    def __init__(self, replicas: tuple[str, ...], token: str, host: Host, tracer: SessionTracer, dice: Dice) -> None:
+        self._rotation = Rotation(replicas, dice)
+        self._token = token
+        self._host = host
+        self._tracer = tracer
+        self._session: Session | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether a session stands now."""
+        return self._session is not None
+
+    def confirmed(self) -> None:
+        """A heartbeat of the present session was confirmed."""
+        self._rotation.confirmed()
+
+    async def run(self, *, heartbeat_s: float, confirm_timeout_s: float) -> None:
+        """Keep a session until cancelled (which says goodbye).
+
+        Raises:
+            NotAdmitted: see `Rotation`.
+        """
+        connector = aiohttp.TCPConnector(limit=HTTP_CONNECTIONS_MAX, force_close=True)
+        async with aiohttp.ClientSession(connector=connector) as http:
+            while True:
+                pause_s = await self._once(http, heartbeat_s, confirm_timeout_s)
+                await asyncio.sleep(pause_s)
+
+    async def _once(self, http: aiohttp.ClientSession, heartbeat_s: float, confirm_timeout_s: float) -> float:
+        """One session from dial to end; returns the pause before the next."""
+        address = self._rotation.address
+        session: Session | None = None
+        try:
+            session = await dial(http, address, self._token, self._host, self._tracer)
+            self._rotation.accepted()
+            self._session = session
+            await session.run(heartbeat_s=heartbeat_s, confirm_timeout_s=confirm_timeout_s)
+        except SessionRejected as error:
+            return self._refused(address, error)
+        except SessionLost as error:
+            self._tracer.emit("conn", peer=address, what="closed" if session else "refused", why=str(error))
+            log.warning("session lost" if session else "replica not reached", address=address, why=str(error))
+            return self._rotation.failed(fatal=False)
+        finally:
+            self._session = None
+            if session is not None:
+                await session.goodbye("agent ends the session")
+        raise AssertionError("a session only ends by an exception")
+
+    def _refused(self, address: str, error: SkerryError) -> float:
+        code = str(error.details.get("refusal", error.code))
+        fatal = code in FATAL_REFUSALS
+        self._tracer.emit("conn", peer=address, what="refused", why=code)
+        log.error("replica refuses this agent", address=address, code=code, why=error.message, hint=error.hint)
+        pause_s = self._rotation.failed(fatal=fatal)
+        if self._rotation.hopeless:
+            raise NotAdmitted(
+                f"no replica admits this agent; {address} says {code}: {error.message}", hint=error.hint, refusal=code
+            )
+        return pause_s

@@ -1,0 +1,417 @@
+"""The agent's side of the sandboxer's socket.
+
+Owns: connecting (and starting an absent sandboxer), requests and their answers, the stream of
+workload events.  Must not know: replicas, sessions, or what the agent concludes from an event.
+
+Connect, then `list`, then read `events`: a record carries the sequence of its last change, so an
+event with a lower one tells nothing new.  When the sandboxer goes, every waiting call and the
+event stream end with `SandboxerGone`; connect again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import msgspec
+from msgspec import Struct
+
+from agents.sandboxer import protocol
+from raft.errors import SkerryError
+from scheduler.model import Exit
+from scheduler.session import Assignment
+
+CONNECT_TIMEOUT_S = 15.0
+REQUEST_TIMEOUT_S = 30.0
+EVENTS_MAX = 65_536
+"""Events held for a reader that does not read; beyond it the connection is given up."""
+
+
+class SandboxerGone(SkerryError):
+    """The connection to the sandboxer ended."""
+
+    code = "sandboxer-gone"
+    retryable = True
+    outcome = "unknown"
+
+
+class SandboxerUnavailable(SkerryError):
+    """No sandboxer answers in this directory, and none could be started."""
+
+    code = "sandboxer-unavailable"
+    retryable = True
+
+
+class SandboxerRefused(SkerryError):
+    """The sandboxer refused a request; `reason` is one of the codes of `agents.sandboxer.protocol`."""
+
+    code = "sandboxer-refused"
+
+    def __init__(self, reason: str, message: str, *, hint: str = "", retryable: bool = False) -> None:
+        super().__init__(message, hint=hint, reason=reason, retryable=retryable)
+        self.reason = reason
+        self.retry_may_help = retryable
+
+
+class SandboxerOptions(Struct, frozen=True, kw_only=True):
+    """What a sandboxer is started with."""
+
+    node: str
+    cluster: str
+    cgroup_root: str | None = None
+    """Parent of the node's tree inside each hierarchy, such as ``/my.slice``; None = the hierarchy's root."""
+    cgroups: str = "auto"
+    """auto | v1 | hybrid | v2 | none."""
+    trace_dir: str | None = None
+    output_bytes_max: int = 8 << 20
+    """Bytes on disk an output stream may take before its oldest part is punched out."""
+    revision: str = ""
+
+
+class SandboxerHello(Struct, frozen=True):
+    """Who answers on the socket."""
+
+    protocol: int
+    incarnation: str
+    pid: int
+    boot_id: str
+    node: str
+    cluster: str
+    isolation: str
+    """``cgroup-hybrid + pid,mount namespaces`` … or ``degraded``."""
+    isolation_why: str
+    sequence: int
+
+
+class WorkloadRecord(Struct, frozen=True):
+    """One attempt as the sandboxer knows it.  `state`: starting | running | stopping | exited."""
+
+    allocation: str
+    epoch: int
+    attempt: int
+    job: str
+    state: str
+    pid: int
+    """Process id on the node; 0 before the start."""
+    cgroup: str
+    output: str
+    """Directory of the files ``stdout`` and ``stderr``."""
+    sequence: int
+    adopted: bool
+    oom_kills: int
+    started_unix_ms: int
+    exit: Exit | None
+
+
+class WorkloadEvent(Struct, frozen=True):
+    """Something happened to an attempt.  `kind`: started | stopping | oom | exited | adopted."""
+
+    kind: str
+    sequence: int
+    record: WorkloadRecord
+
+
+class Usage(Struct, frozen=True):
+    """What the running workloads use: allocation → (cpu_ns since start, memory_bytes, pids), and their sum."""
+
+    workloads: dict[str, tuple[int, int, int]]
+    node: tuple[int, int]
+
+
+class TraceClocks(Protocol):
+    """The part of a tracer that keeps causal order across the socket."""
+
+    def stamp_send(self) -> tuple[str, int, int]:
+        """(message id, Lamport clock, hybrid clock) of a message being sent."""
+        ...
+
+    def observe(self, lc: int, hlc: int) -> None:
+        """Merge the clocks of a received message."""
+        ...
+
+
+def spec_of(assignment: Assignment) -> dict[str, Any]:
+    """The `protocol.SPEC_FIELDS` of an assignment."""
+    workload = assignment.workload
+    return {
+        "allocation": assignment.allocation,
+        "epoch": assignment.epoch,
+        "attempt": assignment.attempt,
+        "job": f"{workload.namespace}/{workload.job}",
+        "command": list(workload.command),
+        "env": dict(workload.env),
+        "cpu_millicores": workload.limits.cpu_millicores,
+        "memory_bytes": workload.limits.memory_bytes,
+        "pids": workload.limits.pids,
+        "grace_ms": workload.grace_s * 1000,
+        "on_disconnect": workload.on_disconnect,
+    }
+
+
+class SandboxClient:
+    """One connection to the sandboxer of a directory.  Make it with `connect`."""
+
+    def __init__(self, sock: socket.socket, clocks: TraceClocks | None) -> None:
+        self._sock = sock
+        self._clocks = clocks
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._next_id = 1
+        self._outbox: deque[bytes] = deque()
+        self._events: asyncio.Queue[WorkloadEvent | None] = asyncio.Queue(EVENTS_MAX)
+        self._gone: str | None = None
+        self.hello: SandboxerHello
+        self._loop.add_reader(sock.fileno(), self._readable)
+
+    @classmethod
+    async def connect(
+        cls,
+        directory: Path,
+        *,
+        start_if_absent: bool,
+        options: SandboxerOptions | None = None,
+        clocks: TraceClocks | None = None,
+    ) -> Self:
+        """Connect to the sandboxer of `directory`; start one (with `options`) where none answers.
+
+        Raises:
+            SandboxerUnavailable: none answers within `CONNECT_TIMEOUT_S`; the message quotes its log.
+            SandboxerRefused: it speaks another protocol version.
+        """
+        sock = await _open(directory, options if start_if_absent else None)
+        client = cls(sock, clocks)
+        try:
+            answer = await client._request("hello", protocol=protocol.PROTOCOL_VERSION)
+            client.hello = msgspec.convert(answer, SandboxerHello)
+        except BaseException:
+            await client.close()
+            raise
+        return client
+
+    @property
+    def incarnation(self) -> str:
+        """Random id of the sandboxer process; kept while agents come and go."""
+        return self.hello.incarnation
+
+    async def start(self, assignment: Assignment) -> WorkloadRecord:
+        """Start an attempt; idempotent per (allocation, epoch).
+
+        Returns once the program runs, or with an exited record of reason ``start-failed``.
+
+        Raises:
+            SandboxerRefused: reason stale-epoch (fenced), epoch-busy (an older attempt still runs; retry),
+                journal-failed (retry), spec-changed, shutting-down, bad-request.
+        """
+        answer = await self._request("start", spec=spec_of(assignment))
+        return msgspec.convert(answer["record"], WorkloadRecord)
+
+    async def stop(self, allocation: str, epoch: int, grace_s: float) -> WorkloadRecord | None:
+        """Fence `allocation` up to `epoch` and stop what runs of it: SIGTERM, after the grace SIGKILL.
+
+        Returns at once with the record, None if nothing of it is known; the exit follows as an event.
+        """
+        answer = await self._request("stop", allocation=allocation, epoch=epoch, grace_ms=int(grace_s * 1000))
+        record = answer["record"]
+        return None if record is None else msgspec.convert(record, WorkloadRecord)
+
+    async def list(self) -> list[WorkloadRecord]:
+        """Every attempt that runs, or exited and is not yet forgotten."""
+        return msgspec.convert((await self._request("list"))["records"], list[WorkloadRecord])
+
+    async def usage(self) -> Usage:
+        """What the running workloads use now."""
+        answer = await self._request("usage")
+        return msgspec.convert({"workloads": answer["workloads"], "node": answer["node"]}, Usage)
+
+    async def forget(self, allocation: str, epoch: int) -> None:
+        """Drop an exited attempt's record and output; its epoch stays fenced.  Unknown is fine.
+
+        Raises:
+            SandboxerRefused: reason not-exited.
+        """
+        await self._request("forget", allocation=allocation, epoch=epoch)
+
+    async def shutdown(self, stop_workloads: bool) -> None:
+        """End the sandboxer: with `stop_workloads` all workloads stop (grace, then kill) and every cgroup,
+        namespace and socket is removed first; without, `keep` workloads run on and `stop` ones die with it.
+        """  # fmt: skip
+        await self._request("shutdown", timeout_s=None, stop_workloads=stop_workloads)
+
+    async def events(self) -> AsyncIterator[WorkloadEvent]:
+        """Events in order, from the connection on; ends with `SandboxerGone`."""
+        while True:
+            event = await self._events.get()
+            if event is None:
+                self._events.put_nowait(None)
+                raise SandboxerGone(self._gone or "the sandboxer's connection ended")
+            yield event
+
+    async def close(self) -> None:
+        """Leave; the sandboxer and its workloads go on."""
+        self._end("closed by this agent")
+
+    async def _request(self, op: str, *, timeout_s: float | None = REQUEST_TIMEOUT_S, **fields: Any) -> dict[str, Any]:
+        if self._gone is not None:
+            raise SandboxerGone(self._gone)
+        number = self._next_id
+        self._next_id += 1
+        message = {"op": op, "id": number, **fields}
+        if self._clocks is not None:
+            _, message["lc"], message["hlc"] = self._clocks.stamp_send()
+        future: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self._waiting[number] = future
+        self._outbox.append(protocol.encode(message))
+        self._writable()
+        try:
+            async with asyncio.timeout(timeout_s):
+                answer = await future
+        except TimeoutError:
+            raise SandboxerGone(f"the sandboxer did not answer {op} within {timeout_s} s") from None
+        finally:
+            self._waiting.pop(number, None)
+        if not answer.get("ok"):
+            raise SandboxerRefused(
+                str(answer.get("code")),
+                str(answer.get("message")),
+                hint=str(answer.get("hint", "")),
+                retryable=bool(answer.get("retryable")),
+            )
+        return answer
+
+    def _writable(self) -> None:
+        try:
+            while self._outbox:
+                protocol.send(self._sock, self._outbox[0])
+                self._outbox.popleft()
+        except BlockingIOError:
+            self._loop.add_writer(self._sock.fileno(), self._writable)
+            return
+        except (OSError, protocol.ProtocolError) as error:
+            self._end(f"sending failed: {error}")
+            return
+        self._loop.remove_writer(self._sock.fileno())
+
+    def _readable(self) -> None:
+        try:
+            for _ in range(64):
+                message = protocol.receive(self._sock)
+                if message is None:
+                    self._end("the sandboxer closed the connection")
+                    return
+                self._take(message)
+        except BlockingIOError:
+            return
+        except (OSError, protocol.ProtocolError, msgspec.ValidationError, asyncio.QueueFull) as error:
+            self._end(f"receiving failed: {error!r}")
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if self._clocks is not None and "hlc" in message:
+            self._clocks.observe(int(message.get("lc", 0)), int(message["hlc"]))
+        if "ev" in message:
+            record = msgspec.convert(message["record"], WorkloadRecord)
+            if self._events.qsize() >= EVENTS_MAX - 1:
+                raise asyncio.QueueFull
+            self._events.put_nowait(WorkloadEvent(str(message["ev"]), int(message["sequence"]), record))
+            return
+        future = self._waiting.get(message.get("re", -1))
+        if future is not None and not future.done():
+            future.set_result(message)
+
+    def _end(self, why: str) -> None:
+        if self._gone is not None:
+            return
+        self._gone = why
+        self._loop.remove_reader(self._sock.fileno())
+        self._loop.remove_writer(self._sock.fileno())
+        self._sock.close()
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(SandboxerGone(why))
+        self._events.put_nowait(None)
+
+
+async def _open(directory: Path, options: SandboxerOptions | None) -> socket.socket:
+    """A connected socket; starts a sandboxer when none answers and `options` are given."""
+    try:
+        return _dial(directory)
+    except OSError as error:
+        reason = str(error)
+    if options is None:
+        raise SandboxerUnavailable(f"no sandboxer answers in {directory}: {reason}", hint="start an agent there")
+    failed = await asyncio.to_thread(launch, directory, options)
+    try:  # also after a failure: another one may have been started at the same moment
+        return _dial(directory)
+    except OSError as error:
+        raise SandboxerUnavailable(
+            f"the sandboxer of {directory} did not start: {failed or error}",
+            hint=f"see {directory / protocol.LOG_NAME}",
+        ) from error
+
+
+def _dial(directory: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    try:
+        fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            sock.connect(protocol.reachable_path(str(directory), fd))
+        finally:
+            os.close(fd)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def launch(directory: Path, options: SandboxerOptions) -> str:
+    """Start a sandboxer in `directory`, in a session of its own, with next to no environment.
+
+    Blocks until it listens.  It is nobody's child, and imports the standard library alone
+    (``-S`` leaves site-packages out).
+
+    Returns:
+        "", or why it did not start.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    root = Path(__file__).resolve().parent.parent
+    command = [sys.executable, "-S", "-s", "-m", "agents.sandboxer", "--detach", "--dir", str(directory.resolve())]
+    command += ["--node", options.node, "--cluster", options.cluster, "--cgroups", options.cgroups]
+    command += ["--output-bytes-max", str(options.output_bytes_max)]
+    if options.cgroup_root:
+        command += ["--cgroup-root", options.cgroup_root]
+    if options.trace_dir:
+        command += ["--trace-dir", str(Path(options.trace_dir).resolve())]
+    if options.revision:
+        command += ["--revision", options.revision]
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(root), "LANG": "C.UTF-8"}
+    with (directory / protocol.LOG_NAME).open("ab") as log:
+        try:
+            done = subprocess.run(  # noqa: S603 - our own module
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                cwd="/",
+                start_new_session=True,
+                timeout=CONNECT_TIMEOUT_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)
+    return "" if done.returncode == 0 else f"exit status {done.returncode}; its log ends with: {_log_tail(directory)}"
+
+
+def _log_tail(directory: Path) -> str:
+    try:
+        lines = (directory / protocol.LOG_NAME).read_text(errors="replace").strip().splitlines()
+    except OSError as error:
+        return f"(unreadable: {error})"
+    return " / ".join(lines[-3:]) or "(empty)"

@@ -1,0 +1,123 @@
+"""What workloads write, bounded.
+
+Owns: the files ``stdout`` and ``stderr`` of each attempt.  Must not know: who reads them.
+
+The workload holds the file itself (O_APPEND), so output goes on while the sandboxer is dead and never
+blocks on it.  When a file takes more than its share of disk, its oldest blocks are punched out:
+offsets stay valid and only grow, nothing written meanwhile is lost (as it is when a file is copied
+and truncated), and a reader finds the oldest kept byte with SEEK_DATA.  On a file system without
+holes the file is truncated instead; then a reader's offset lies beyond the end and starts again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from typing import Final
+
+from agents.sandboxer import linux
+
+STREAMS: Final = ("stdout", "stderr")
+BLOCK_BYTES: Final = 4096
+CHECK_S: Final = 0.25
+SIZE_ON_DISK_UNIT: Final = 512
+
+
+class Outputs:
+    """The output files of a node's attempts, below `directory`."""
+
+    def __init__(self, directory: str, bytes_max: int) -> None:
+        self._directory = directory
+        self._bytes_max = max(bytes_max, 4 * BLOCK_BYTES)
+        self._watched: dict[str, dict[str, int]] = {}
+        os.makedirs(directory, exist_ok=True)
+
+    def path(self, name: str) -> str:
+        """Directory of an attempt's output."""
+        return os.path.join(self._directory, name)
+
+    def open(self, name: str) -> tuple[int, int]:
+        """Open (stdout, stderr) of an attempt for its workload; the caller closes them."""
+        path = self.path(name)
+        os.makedirs(path, mode=0o755, exist_ok=True)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        first = os.open(os.path.join(path, STREAMS[0]), flags, 0o640)
+        try:
+            second = os.open(os.path.join(path, STREAMS[1]), flags, 0o640)
+        except OSError:
+            os.close(first)
+            raise
+        self.watch(name)
+        return first, second
+
+    def watch(self, name: str) -> None:
+        """Keep an attempt's files within bounds."""
+        self._watched[name] = dict.fromkeys(STREAMS, 0)
+
+    def unwatch(self, name: str) -> None:
+        """Bound the files once more, and stop looking."""
+        if name in self._watched:
+            self._bound(name)
+            del self._watched[name]
+
+    def discard(self, name: str) -> None:
+        """Remove an attempt's output."""
+        self._watched.pop(name, None)
+        shutil.rmtree(self.path(name), ignore_errors=True)
+
+    def bound_all(self) -> None:
+        """Bound every watched file; call every `CHECK_S`."""
+        for name in self._watched:
+            self._bound(name)
+
+    def _bound(self, name: str) -> None:
+        sizes = self._watched[name]
+        for stream in STREAMS:
+            path = os.path.join(self.path(name), stream)
+            with contextlib.suppress(OSError):
+                stat = os.stat(path, follow_symlinks=False)
+                if stat.st_size != sizes[stream]:
+                    sizes[stream] = stat.st_size
+                    if stat.st_blocks * SIZE_ON_DISK_UNIT > self._bytes_max:
+                        punch(path, stat.st_size, self._bytes_max // 2)
+
+
+def punch(path: str, size: int, keep_bytes: int) -> None:
+    """Free all but the newest `keep_bytes` of a file of `size` bytes."""
+    end = (size - keep_bytes) // BLOCK_BYTES * BLOCK_BYTES
+    if end <= 0:
+        return
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        linux.punch_hole(fd, 0, end)
+    except OSError:
+        os.ftruncate(fd, 0)
+    finally:
+        os.close(fd)
+
+
+def read_window(path: str, offset: int, bytes_max: int) -> tuple[bytes, int, int]:
+    """Read output from `offset` on, skipping what was punched out.
+
+    Returns:
+        (data, its offset, size of the file): `data` is empty at the end; its offset is above the
+        one asked for when older output is gone.
+
+    Raises:
+        FileNotFoundError: there is no such output.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        size = os.fstat(fd).st_size
+        if offset > size:
+            offset = 0
+        if offset == size:
+            return b"", offset, size
+        try:
+            start = os.lseek(fd, offset, os.SEEK_DATA)
+        except OSError:  # only a hole follows
+            return b"", size, size
+        return os.pread(fd, bytes_max, start), start, size
+    finally:
+        os.close(fd)

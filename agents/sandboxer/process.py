@@ -1,0 +1,253 @@
+"""Starting a workload's processes.
+
+Owns: what happens between fork and exec: namespaces, cgroups, descriptors, privileges.
+Must not know: clients, journals, which cgroup backend made the descriptors.
+
+A workload with namespaces is two children of the sandboxer in a new PID namespace: its *init*
+(pid 1: a few bytes of machine code that wait for ever; `init_image`) and its *main* process
+(pid 2: the program).  So the program keeps the signal defaults that pid 1 would lose, its exit
+status is the sandboxer's to wait for, and killing the init kills whatever the program left.
+The init of a `stop` workload dies with the sandboxer (PR_SET_PDEATHSIG), and all with it.
+
+The main process prepares itself, then waits for `Child.go`: until the sandboxer has recorded the
+process ids on the cgroup nothing of the user's runs, and if the sandboxer dies first nothing
+ever does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from agents.sandboxer import init_image, linux
+
+DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+EXEC_MARK: Final = b"."
+"""Written just before exec: an empty pipe means that the process died earlier."""
+REPORT_BYTES_MAX: Final = 4096
+FAILED_STATUS: Final = 127
+_SIGNALS: Final = tuple(sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a child needs, worked out before the fork."""
+
+    command: tuple[str, ...]
+    env: dict[str, str]
+    directory: str
+    stdout: int
+    stderr: int
+    join: Sequence[int]
+    """Open ``cgroup.procs`` files."""
+    namespaces: bool
+    die_with_parent: bool
+    address_space_bytes: int = 0
+    """RLIMIT_AS where no cgroup bounds memory; 0 = none."""
+
+
+@dataclass(slots=True)
+class Child:
+    """A forked workload that waits for `go`."""
+
+    pid: int
+    pidfd: int
+    init_pid: int
+    init_pidfd: int
+    report: int
+    """Reads `EXEC_MARK` and the end of file once exec succeeded, else a failure."""
+    gate: int
+
+    def go(self) -> None:
+        """Let the program run."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self.gate, b"g")
+        os.close(self.gate)
+        self.gate = -1
+
+    def abandon(self) -> None:
+        """Never let it run; kill and reap what was forked."""
+        for fd in (self.gate, self.report):
+            if fd >= 0:
+                os.close(fd)
+        for pid, fd in ((self.pid, self.pidfd), (self.init_pid, self.init_pidfd)):
+            if pid:
+                _kill_and_reap(fd)
+
+
+class Spawner:
+    """Forks workloads.  One per sandboxer; single-threaded."""
+
+    def __init__(self) -> None:
+        self._own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self._init_image = init_image.memory_file()
+
+    def spawn(self, plan: Plan) -> Child:
+        """Fork init and main process.
+
+        Raises:
+            OSError: namespaces or processes could not be made; nothing is left behind.
+        """
+        gate_read, gate_write = os.pipe2(os.O_CLOEXEC)
+        report_read, report_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        child = Child(0, -1, 0, -1, report_read, gate_write)
+        parent = os.getpid()
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            if plan.namespaces:
+                linux.unshare(linux.CLONE_NEWPID)
+                child.init_pid = os.fork()
+                if child.init_pid == 0:
+                    self._become_init(plan, parent)
+                child.init_pidfd = os.pidfd_open(child.init_pid)
+            child.pid = os.fork()
+            if child.pid == 0:
+                os.close(gate_write)
+                self._become_main(plan, parent, gate_read, report_write)
+            child.pidfd = os.pidfd_open(child.pid)
+        except BaseException:
+            child.abandon()
+            raise
+        finally:
+            if plan.namespaces:
+                linux.setns(self._own_namespace, linux.CLONE_NEWPID)
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            os.close(gate_read)
+            os.close(report_write)
+        return child
+
+    def _become_init(self, plan: Plan, parent: int) -> NoReturn:
+        try:
+            if plan.die_with_parent:
+                _die_with(parent)
+            os.setsid()
+            os.chdir("/")
+            for fd in (0, 1, 2):
+                os.dup2(self._null, fd, inheritable=True)
+            _default_signals()
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # orphans of the namespace reap themselves
+            init_image.run(self._init_image)
+        finally:
+            os._exit(FAILED_STATUS)
+
+    def _become_main(self, plan: Plan, parent: int, gate: int, report: int) -> NoReturn:
+        step = "preparing"
+        try:
+            if plan.die_with_parent and not plan.namespaces:
+                _die_with(parent)
+            os.setsid()
+            step = "joining its cgroups"
+            for fd in plan.join:
+                os.write(fd, b"0")
+            step = "mounting its own /proc"
+            if plan.namespaces:
+                linux.unshare(linux.CLONE_NEWNS)
+                linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
+                linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+            step = "setting limits"
+            resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+            if plan.address_space_bytes:
+                resource.setrlimit(resource.RLIMIT_AS, (plan.address_space_bytes, plan.address_space_bytes))
+            linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+            os.umask(0o022)
+            step = "opening its files"
+            os.chdir(plan.directory)
+            for fd, source in ((0, self._null), (1, plan.stdout), (2, plan.stderr)):
+                os.dup2(source, fd, inheritable=True)
+            _default_signals()
+            if os.read(gate, 1) != b"g":
+                os._exit(FAILED_STATUS)
+            os.write(report, EXEC_MARK)
+            step = f"executing {plan.command[0]!r}"
+            os.execvpe(plan.command[0], plan.command, plan.env)  # noqa: S606 - what a sandboxer is for
+        except BaseException as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
+            with contextlib.suppress(OSError):
+                os.write(report, json.dumps({"why": f"{step}: {reason}"}).encode()[:REPORT_BYTES_MAX])
+        finally:
+            os._exit(FAILED_STATUS)
+
+
+def read_report(data: bytes) -> str | None:
+    """Meaning of everything read from `Child.report` until its end.
+
+    Returns:
+        "" after exec, the failure, or None if the process died without a word.
+    """
+    failure = data[1:] if data.startswith(EXEC_MARK) else data
+    if failure:
+        try:
+            return str(json.loads(failure)["why"])
+        except (ValueError, KeyError, TypeError):
+            return "it failed before its program ran"
+    return "" if data else None
+
+
+def workload_environment(env: dict[str, str], extra: dict[str, str]) -> dict[str, str]:
+    """A clean environment: a PATH, the fencing token and names in `extra`, and what the job sets."""
+    return {"PATH": DEFAULT_PATH, **extra, **env}
+
+
+def _die_with(parent: int) -> None:
+    """Be killed when the sandboxer dies; exit now if it already has.
+
+    getppid() says 0 across a PID namespace; the host's /proc, still mounted here, knows.
+    """
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    stat = linux.process_stat("self")
+    if stat is None or stat.parent != parent:
+        os._exit(FAILED_STATUS)
+
+
+def _default_signals() -> None:
+    """Undo what Python and the sandboxer changed; exec would hand ignored signals on."""
+    for number in _SIGNALS:
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _kill_and_reap(pidfd: int) -> None:
+    if pidfd < 0:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    os.close(pidfd)
+
+
+def namespaces_work() -> str:
+    """Try PID and mount namespaces with an own /proc, in children of this process.
+
+    Returns:
+        "", or why they cannot be had.
+    """
+    read, write = os.pipe2(os.O_CLOEXEC)
+    first = os.fork()
+    if first == 0:
+        try:
+            linux.unshare(linux.CLONE_NEWPID | linux.CLONE_NEWNS)
+            second = os.fork()
+            if second == 0:
+                linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
+                linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+                os._exit(0)
+            if os.waitstatus_to_exitcode(os.waitpid(second, 0)[1]) != 0:
+                os.write(write, b"an own /proc cannot be mounted")
+            os._exit(0)
+        except BaseException as error:
+            os.write(write, str(error).encode())
+        finally:
+            os._exit(1)
+    os.close(write)
+    os.waitpid(first, 0)
+    with open(read, "rb") as pipe:
+        return pipe.read(REPORT_BYTES_MAX).decode(errors="replace")

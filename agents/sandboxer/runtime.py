@@ -1,0 +1,427 @@
+"""Carries out what the core decides, and tells it what happened.
+
+Owns: the processes' descriptors, spawning, killing, reaping, exit statuses, cgroups, outputs.
+Must not know: clients and sockets (it has callbacks), or why anything is decided.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agents.sandboxer import adoption, linux, process, protocol
+from agents.sandboxer import events as ev
+from agents.sandboxer.cgroups.base import Backend, Limits
+from agents.sandboxer.core import Core
+from agents.sandboxer.journal import Journal
+from agents.sandboxer.loop import Loop
+from agents.sandboxer.output import CHECK_S, Outputs
+from agents.sandboxer.spec import Card, Key, Spec
+from agents.sandboxer.trace import Tracer
+
+EMPTY_CHECK_S: Final = 0.002
+EMPTY_CHECK_S_MAX: Final = 0.1
+FOREIGN_STATUS_S_MAX: Final = 10.0
+"""How long the status of an adopted process is waited for after its end: its parent reaps it when it likes."""
+FOREIGN_CHECK_S: Final = 0.01
+OOM_CHECK_S: Final = 0.005
+OOM_CHECKS_MAX: Final = 200
+REMOVE_RETRY_S: Final = 0.01
+REMOVE_S_MAX: Final = 10.0
+RUN_EVENTS: Final = {"started": "start", "stopping": "stop", "exited": "exit", "adopted": "adopt", "oom": "oom"}
+
+
+@dataclass(slots=True)
+class Handle:
+    """Descriptors of one attempt."""
+
+    key: Key
+    name: str
+    pid: int
+    pidfd: int
+    init_pid: int
+    init_pidfd: int
+    report: int = -1
+    said: bytes = b""
+    oom: int = -1
+    main_gone: bool = False
+    init_gone: bool = False
+    checking: bool = False
+
+
+class Runtime:
+    """Does what `Core` decides.  `say` gets the effects meant for clients."""
+
+    def __init__(
+        self,
+        *,
+        loop: Loop,
+        core: Core,
+        backend: Backend,
+        journal: Journal,
+        outputs: Outputs,
+        tracer: Tracer,
+        namespaces: bool,
+        environment: dict[str, str],
+        recall: adoption.Recall,
+        say: Callable[[ev.Reply | ev.Refuse | ev.Announce | ev.Finish], None],
+    ) -> None:
+        self._loop = loop
+        self._core = core
+        self._backend = backend
+        self._journal = journal
+        self._outputs = outputs
+        self._tracer = tracer
+        self._namespaces = namespaces
+        self._environment = environment
+        self._say = say
+        self._spawner = process.Spawner()
+        self._boot_id = linux.boot_id()
+        self._handles: dict[Key, Handle] = {}
+        self._events: deque[ev.Event] = deque()
+        self._stepping = False
+        self._tick_ns: int | None = None
+        self._leftovers = recall.leftovers
+        for key, item in recall.found.items():
+            self._adopt(key, item)
+
+    # -- the core's surroundings ------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Carry out what the core concluded from what was found."""
+        for effect in self._core.birth_effects():
+            self._perform(effect)
+        for name in self._leftovers:
+            self._release(name, self._loop.now_ns())
+        for handle in list(self._handles.values()):
+            self._watch(handle)
+        self._loop.call_later(CHECK_S, self._bound_outputs)
+        self._set_timer()
+
+    def dispatch(self, event: ev.Event) -> None:
+        """Let the core take an event, and carry out the effects; events they cause come after it."""
+        self._events.append(event)
+        if self._stepping:
+            return
+        self._stepping = True
+        try:
+            while self._events:
+                for effect in self._core.step(self._events.popleft(), self._loop.now_ns()):
+                    self._perform(effect)
+        finally:
+            self._stepping = False
+        self._set_timer()
+
+    def describe(self, record: dict[str, Any]) -> dict[str, Any]:
+        """A core's record with its paths."""
+        name = protocol.directory_name(record["allocation"], record["epoch"])
+        return {**record, "cgroup": self._backend.path(name), "output": self._outputs.path(name)}
+
+    def usage(self) -> tuple[dict[str, tuple[int, int, int]], tuple[int, int]]:
+        """(per allocation, sum) of what runs now."""
+        used: dict[str, tuple[int, int, int]] = {}
+        for key, handle in self._handles.items():
+            if not handle.main_gone:
+                used[key[0]] = self._backend.usage(handle.name)
+        return used, (sum(item[0] for item in used.values()), sum(item[1] for item in used.values()))
+
+    def reap_orphans(self) -> None:
+        """Reap children we did not start: descendants that outlived their parents (we are a subreaper)."""
+        known = {self._journal.pid}
+        for handle in self._handles.values():
+            known.update((handle.pid, handle.init_pid))
+        with contextlib.suppress(OSError):
+            with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+                children = [int(pid) for pid in file.read().split()]
+            for pid in children:
+                if pid not in known:
+                    with contextlib.suppress(ChildProcessError):
+                        os.waitpid(pid, os.WNOHANG)
+
+    def _perform(self, effect: ev.Effect) -> None:
+        match effect:
+            case ev.Journal():
+                self._journal.append(effect.sequence, effect.record)
+            case ev.Spawn():
+                self._spawn(effect.spec)
+            case ev.Terminate():
+                self._terminate(effect.key)
+            case ev.Kill():
+                self._kill(effect.key)
+            case ev.Release():
+                self._release(protocol.directory_name(*effect.key), self._loop.now_ns())
+            case ev.Discard():
+                self._outputs.discard(protocol.directory_name(*effect.key))
+            case ev.Announce():
+                self._trace(effect)
+                self._say(effect)
+            case ev.Reply() | ev.Refuse() | ev.Finish():
+                self._say(effect)
+
+    def _trace(self, effect: ev.Announce) -> None:
+        record = self.describe(effect.record)
+        fields = {name: record[name] for name in ("allocation", "attempt", "epoch", "pid", "cgroup", "exit")}
+        if effect.kind != "exited":
+            del fields["exit"]
+        self._tracer.emit("run", do=RUN_EVENTS[effect.kind], **fields)
+
+    def _set_timer(self) -> None:
+        due = self._core.next_deadline_ns()
+        if due is not None and (self._tick_ns is None or due < self._tick_ns):
+            self._tick_ns = due
+            self._loop.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._tick_ns = None
+        self.dispatch(ev.Tick())
+
+    def _bound_outputs(self) -> None:
+        self._outputs.bound_all()
+        self._loop.call_later(CHECK_S, self._bound_outputs)
+
+    # -- starting ---------------------------------------------------------------------------------
+
+    def _spawn(self, spec: Spec) -> None:
+        key = spec.card.key
+        name = protocol.directory_name(*key)
+        try:
+            child = self._fork(spec, name)
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            self.dispatch(ev.StartFailed(key, f"preparing its sandbox: {error.strerror or error}{where}"))
+            return
+        handle = Handle(key, name, child.pid, child.pidfd, child.init_pid, child.init_pidfd, child.report)
+        handle.oom = self._backend.watch_oom(name)
+        self._handles[key] = handle
+        self._watch(handle)
+        self._loop.add_reader(handle.report, lambda: self._reported(handle))
+        self.dispatch(ev.Spawned(key, child.pid, time.time_ns() // 1_000_000))
+
+    def _fork(self, spec: Spec, name: str) -> process.Child:
+        limits = Limits(spec.cpu_millicores, spec.memory_bytes, spec.pids)
+        self._backend.create(name, limits, adoption.identity_bytes(spec.card, self._boot_id, {}))
+        opened: list[int] = []
+        try:
+            opened += self._outputs.open(name)
+            join = self._backend.join_fds(name)
+            opened += join
+            child = self._spawner.spawn(self._plan(spec, name, opened[0], opened[1], join))
+            try:
+                self._record(spec.card, name, child)
+                child.go()
+            except OSError:
+                child.abandon()
+                raise
+        except OSError:
+            self._backend.kill(name)
+            self._backend.remove(name)
+            raise
+        finally:
+            for fd in opened:
+                os.close(fd)
+        return child
+
+    def _plan(self, spec: Spec, name: str, stdout: int, stderr: int, join: list[int]) -> process.Plan:
+        extra = {
+            **self._environment,
+            "SKERRY_ALLOCATION": spec.card.allocation,
+            "SKERRY_EPOCH": str(spec.card.epoch),
+            "SKERRY_ATTEMPT": str(spec.card.attempt),
+        }
+        return process.Plan(
+            command=spec.command,
+            env=process.workload_environment(spec.env, extra),
+            directory=self._outputs.path(name),
+            stdout=stdout,
+            stderr=stderr,
+            join=join,
+            namespaces=self._namespaces,
+            die_with_parent=spec.card.on_disconnect == "stop",
+            address_space_bytes=0 if self._backend.bounds_memory else spec.memory_bytes,
+        )
+
+    def _record(self, card: Card, name: str, child: process.Child) -> None:
+        """Write the processes' identities on the cgroup, before the program may run."""
+        processes = {"t": time.time_ns() // 1_000_000}
+        for role, pid in (("", child.pid), ("init", child.init_pid)):
+            stat = linux.process_stat(pid) if pid else None
+            if stat is not None:
+                processes |= {role or "pid": pid, f"{role}_ticks" if role else "ticks": stat.start_ticks}
+        self._backend.write_identity(name, adoption.identity_bytes(card, self._boot_id, processes))
+
+    def _reported(self, handle: Handle) -> None:
+        try:
+            data = os.read(handle.report, process.REPORT_BYTES_MAX)
+        except BlockingIOError:
+            return
+        if data:
+            handle.said += data
+            return
+        self._close_fd(handle, "report")
+        said = process.read_report(handle.said)
+        if said == "":
+            self.dispatch(ev.Executed(handle.key))
+        elif said is not None:
+            self.dispatch(ev.StartFailed(handle.key, said))
+        # None: it was killed before; its end says how
+
+    # -- adopting ---------------------------------------------------------------------------------
+
+    def _adopt(self, key: Key, found: adoption.Found) -> None:
+        handle = Handle(key, found.name, found.pid, found.pidfd, found.init_pid, found.init_pidfd)
+        handle.main_gone = found.pidfd < 0
+        handle.init_gone = found.init_pidfd < 0
+        handle.oom = -1 if handle.main_gone else self._backend.watch_oom(found.name)
+        self._handles[key] = handle
+        self._outputs.watch(found.name)
+
+    def _watch(self, handle: Handle) -> None:
+        if not handle.main_gone:
+            self._loop.add_reader(handle.pidfd, lambda: self._main_readable(handle))
+        if handle.init_pidfd >= 0 and not handle.init_gone:
+            self._loop.add_reader(handle.init_pidfd, lambda: self._init_readable(handle))
+        if handle.oom >= 0:
+            self._loop.add_reader(handle.oom, lambda: self._oom_readable(handle))
+
+    # -- ending -----------------------------------------------------------------------------------
+
+    def _terminate(self, key: Key) -> None:
+        handle = self._handles.get(key)
+        if handle is not None and not handle.main_gone:
+            _signal(handle.pidfd, signal.SIGTERM)
+
+    def _kill(self, key: Key) -> None:
+        handle = self._handles.get(key)
+        name = protocol.directory_name(*key)
+        if handle is not None and not handle.init_gone and handle.init_pidfd >= 0:
+            _signal(handle.init_pidfd, signal.SIGKILL)
+        elif handle is not None and not handle.main_gone:
+            _signal(handle.pidfd, signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            self._backend.kill(name)
+        self._check_empty(key)
+
+    def _main_readable(self, handle: Handle) -> None:
+        """The main process ended: learn how, reap it, tell the core."""
+        try:
+            ended = os.waitid(os.P_PIDFD, handle.pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            self._loop.remove(handle.pidfd)
+            self._ask_foreign(handle, self._loop.now_ns() + int(FOREIGN_STATUS_S_MAX * 1e9))
+            return
+        if ended is None:
+            return
+        code = ended.si_status if ended.si_code == os.CLD_EXITED else None
+        self._main_ended(handle, ev.Status(code, None if code is not None else ended.si_status))
+
+    def _ask_foreign(self, handle: Handle, deadline_ns: int) -> None:
+        """The status of a process that is not our child: from its zombie, or from the kernel once it is reaped."""
+        status = linux.exit_status_of_pidfd(handle.pidfd)
+        if status is None:
+            status = _zombie_status(handle)
+        if status is None and self._loop.now_ns() < deadline_ns:
+            self._loop.call_later(FOREIGN_CHECK_S, lambda: self._ask_foreign(handle, deadline_ns))
+            return
+        self._main_ended(handle, _status_of(status))
+
+    def _main_ended(self, handle: Handle, status: ev.Status) -> None:
+        handle.main_gone = True
+        if handle.report >= 0:
+            self._reported(handle)  # what it said comes before how it ended
+        if handle.pidfd >= 0:
+            self._loop.remove(handle.pidfd)
+        self.dispatch(ev.MainExited(handle.key, status, self._backend.oom_kills(handle.name)))
+
+    def _init_readable(self, handle: Handle) -> None:
+        self._loop.remove(handle.init_pidfd)
+        handle.init_gone = True
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, handle.init_pidfd, os.WEXITED)
+        self._check_empty(handle.key)
+
+    def _oom_readable(self, handle: Handle) -> None:
+        with contextlib.suppress(OSError):
+            os.eventfd_read(handle.oom)
+        self._look_for_oom(handle, 0)
+
+    def _look_for_oom(self, handle: Handle, looked: int) -> None:
+        """The event comes just before the kill is counted."""
+        if handle.key not in self._handles or handle.oom < 0:
+            return
+        kills = self._backend.oom_kills(handle.name)
+        if kills:
+            self.dispatch(ev.OomSeen(handle.key, kills))
+        elif looked < OOM_CHECKS_MAX:
+            self._loop.call_later(OOM_CHECK_S, lambda: self._look_for_oom(handle, looked + 1))
+
+    def _check_empty(self, key: Key, pause_s: float = EMPTY_CHECK_S) -> None:
+        """Tell the core once main, init and every member are gone; look again until then."""
+        handle = self._handles.get(key)
+        gone = handle is None or (handle.main_gone and (handle.init_gone or handle.init_pidfd < 0))
+        if gone and not self._backend.members(protocol.directory_name(*key)):
+            if handle is not None:
+                self._forget(handle)
+            self.dispatch(ev.GroupEmpty(key))
+            return
+        if handle is not None:
+            if handle.checking:
+                return
+            handle.checking = True
+        self._loop.call_later(pause_s, lambda: self._check_again(key, pause_s))
+
+    def _check_again(self, key: Key, pause_s: float) -> None:
+        handle = self._handles.get(key)
+        if handle is not None:
+            handle.checking = False
+        if key in self._core.live():
+            self._check_empty(key, min(pause_s * 2, EMPTY_CHECK_S_MAX))
+
+    def _forget(self, handle: Handle) -> None:
+        del self._handles[handle.key]
+        for field in ("report", "pidfd", "init_pidfd", "oom"):
+            self._close_fd(handle, field)
+
+    def _close_fd(self, handle: Handle, field: str) -> None:
+        fd = getattr(handle, field)
+        if fd >= 0:
+            self._loop.remove(fd)
+            os.close(fd)
+            setattr(handle, field, -1)
+
+    def _release(self, name: str, began_ns: int) -> None:
+        self._outputs.unwatch(name)
+        with contextlib.suppress(OSError):
+            if self._backend.remove(name):
+                return
+        if self._loop.now_ns() - began_ns < REMOVE_S_MAX * 1e9:
+            self._loop.call_later(REMOVE_RETRY_S, lambda: self._release(name, began_ns))
+
+
+def _signal(pidfd: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, number)
+
+
+def _zombie_status(handle: Handle) -> int | None:
+    """The wait status /proc shows of a process that ended and is not reaped yet; to root alone."""
+    stat = linux.process_stat(handle.pid)
+    if stat is None or not stat.zombie or os.geteuid() != 0:
+        return None
+    try:
+        signal.pidfd_send_signal(handle.pidfd, 0)  # works until it is reaped: until then the number is its own
+    except ProcessLookupError:
+        return None
+    return stat.wait_status
+
+
+def _status_of(status: int | None) -> ev.Status:
+    if status is None:
+        return ev.Status(None, None, "the kernel no longer knows how it ended")
+    code = os.waitstatus_to_exitcode(status)
+    return ev.Status(code, None) if code >= 0 else ev.Status(None, -code)

@@ -1,0 +1,1 @@
+"""Our own fault proxy with Toxiproxy's HTTP API: one relay a directed link, toxics in its streams."""

@@ -1,0 +1,1 @@
+"""Scenarios: what to break when, under which load, and what must hold."""

@@ -1,0 +1,1 @@
+"""Reading a run's trace, checking it, and telling its story."""

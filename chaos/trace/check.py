@@ -1,0 +1,54 @@
+"""`skerry trace check`: all checkers over one run.
+
+Owns: the result's keys (DESIGN.md §13).  Must not know: any invariant, or how results are printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from msgspec import Struct
+
+from chaos.errors import ScenarioInvalid
+from chaos.trace.checkers import CHECKERS, Finding, weaknesses
+from chaos.trace.events import Trace
+from chaos.trace.reader import read_trace
+
+
+class CheckResult(Struct, frozen=True):
+    """What `trace check` answers.
+
+    `ok`: no invariant is violated and at least one was checked.  `weak`: reasons why a clean
+    result proves little (no faults, no operations …); empty if it proves something.
+    """
+
+    ok: bool
+    events: int
+    invariants: tuple[Finding, ...]
+    weak: tuple[str, ...]
+
+    @property
+    def violated(self) -> tuple[Finding, ...]:
+        """The invariants that do not hold."""
+        return tuple(finding for finding in self.invariants if finding.ok is False)
+
+
+def check_trace(trace: Trace, names: Iterable[str] | None = None) -> CheckResult:
+    """Run all checkers, or the named ones.
+
+    Raises:
+        ScenarioInvalid: no checker has that name.
+    """
+    wanted = list(names) if names is not None else list(CHECKERS)
+    for name in wanted:
+        if name not in CHECKERS:
+            raise ScenarioInvalid(f"there is no invariant {name!r}", hint=f"there are: {', '.join(CHECKERS)}")
+    findings = tuple(CHECKERS[name](trace) for name in wanted)
+    ok = all(finding.ok is not False for finding in findings) and any(finding.ok for finding in findings)
+    return CheckResult(ok=ok, events=len(trace.events), invariants=findings, weak=tuple(weaknesses(trace)))
+
+
+def check_directory(directory: Path) -> CheckResult:
+    """Read and check a run's folder; raises TraceUnreadable."""
+    return check_trace(read_trace(directory))

@@ -1,0 +1,199 @@
+"""Capacity, ports, one binding an attempt, the same state on every replica, no run without a placement.
+
+Owns: the scheduler's promises, as every replica's applied changes show them.
+Must not know: how placements are chosen.
+"""
+
+from __future__ import annotations
+
+from chaos.trace.checkers.base import Finding, Verdict
+from chaos.trace.events import Event, Life, Trace
+
+RESOURCES = ("cpu_millicores", "memory_bytes", "pids")
+
+
+def _applied_streams(trace: Trace, *kinds: str) -> dict[Life, list[Event]]:
+    """The changes that each life applied, in its own order; lives with gaps are left out."""
+    streams: dict[Life, list[Event]] = {}
+    for event in trace.kind(*kinds):
+        if event.number("index") > 0 and not trace.lives[event.n, event.inc].gap:
+            streams.setdefault((event.n, event.inc), []).append(event)
+    for events in streams.values():
+        events.sort(key=lambda e: e.i)
+    return streams
+
+
+def _longest_views(trace: Trace, *kinds: str) -> list[tuple[Life, list[Event]]]:
+    """Every life's view; each is complete from index 1 to where it ends."""
+    return sorted(_applied_streams(trace, *kinds).items())
+
+
+class _Node:
+    """What one node offers and what is booked on it."""
+
+    def __init__(self) -> None:
+        self.capacity: dict[str, int] = {}
+        self.registered: Event | None = None
+        self.booked: dict[str, Event] = {}
+
+    def total(self, resource: str) -> int:
+        """Sum of a resource over all bookings."""
+        return sum(_amount(event, resource) for event in self.booked.values())
+
+
+def _amount(event: Event, resource: str) -> int:
+    value = event.part("requests").get(resource, 0)
+    return value if isinstance(value, int) else 0
+
+
+def _ports(event: Event) -> list[int]:
+    found = event.f.get("ports")
+    ports = [p[-1] if isinstance(p, list) and p else p for p in found] if isinstance(found, list) else []
+    return [port for port in ports if isinstance(port, int)]
+
+
+def capacity(trace: Trace) -> Finding:
+    """At every committed index the requests on a node fit its capacity, and a port is taken once."""
+    verdict = Verdict("capacity")
+    for life, events in _longest_views(trace, "place", "node"):
+        nodes: dict[str, _Node] = {}
+        for event in events:
+            node = nodes.setdefault(event.text("node"), _Node())
+            if event.k == "node":
+                node.capacity = {key: v for key, v in event.part("capacity").items() if isinstance(v, int)}
+                node.registered = event
+            elif event.f.get("do") == "release":
+                node.booked.pop(_attempt(event), None)
+                continue
+            elif event.f.get("do") == "bind":
+                _check_ports(verdict, node, event)
+                node.booked[_attempt(event)] = event
+            else:
+                continue
+            if event.k == "place":
+                verdict.checked += 1
+                _check_fit(verdict, life[0], node, event)
+    return verdict.finding("nothing was placed")
+
+
+def _attempt(event: Event) -> str:
+    return f"{event.text('allocation')}@{event.number('attempt')}"
+
+
+def _check_fit(verdict: Verdict, seen_by: str, node: _Node, event: Event) -> None:
+    if node.registered is None:
+        verdict.violated(
+            f"{event.text('allocation')} was placed on {event.text('node')}, which never registered", event
+        )
+        return
+    for resource in RESOURCES:
+        offered = node.capacity.get(resource)
+        if offered is None:
+            continue
+        asked = node.total(resource)
+        if asked > offered:
+            verdict.violated(
+                f"{event.text('node')} is over capacity at index {event.number('index')} (as applied by {seen_by}): "
+                f"{resource} {asked} of {offered}",
+                node.registered,
+                event,
+                *[other for other in node.booked.values() if other is not event],
+            )
+            return
+
+
+def _check_ports(verdict: Verdict, node: _Node, event: Event) -> None:
+    for port in _ports(event):
+        for other in node.booked.values():
+            if port in _ports(other) and _attempt(other) != _attempt(event):
+                verdict.violated(f"port {port} of {event.text('node')} is booked twice", other, event)
+
+
+def one_bind_per_attempt(trace: Trace) -> Finding:
+    """An attempt of an allocation is bound to one node, at one index, once."""
+    verdict = Verdict("one-bind-per-attempt")
+    for _, events in _longest_views(trace, "place"):
+        bound: dict[str, Event] = {}
+        live: dict[str, Event] = {}
+        for event in events:
+            allocation, attempt = event.text("allocation"), _attempt(event)
+            if event.f.get("do") == "release":
+                live.pop(allocation, None)
+            if event.f.get("do") != "bind":
+                continue
+            verdict.checked += 1
+            if attempt in bound:
+                verdict.violated(f"{attempt} was bound twice", bound[attempt], event)
+            elif allocation in live:
+                verdict.violated(f"{allocation} was bound again while an attempt is booked", live[allocation], event)
+            bound[attempt] = live[allocation] = event
+    return verdict.finding("nothing was placed")
+
+
+def applied_alike(trace: Trace) -> Finding:
+    """Every replica makes the same changes at the same index (state machine safety, §5.4.3)."""
+    verdict = Verdict("applied-alike")
+    first_seen: dict[int, tuple[Life, list[Event]]] = {}
+    for life, events in sorted(_applied_streams(trace, "place", "node", "job").items()):
+        last = events[-1].number("index")
+        by_index: dict[int, list[Event]] = {}
+        for event in events:
+            by_index.setdefault(event.number("index"), []).append(event)
+        for index, mine in by_index.items():
+            other, theirs = first_seen.setdefault(index, (life, mine))
+            if other == life:
+                continue
+            verdict.checked += 1
+            complete = index < last  # of its last index a killed life may have written a part only
+            length = min(len(mine), len(theirs)) if not complete else max(len(mine), len(theirs))
+            _compare(verdict, index, theirs, mine, length, tolerant=not complete or index == _end(trace, other))
+    return verdict.finding("no index was applied twice")
+
+
+def _end(trace: Trace, life: Life) -> int:
+    found = [e.number("index") for e in trace.kind("place", "node", "job") if (e.n, e.inc) == life]
+    return max(found, default=0)
+
+
+def _compare(verdict: Verdict, index: int, one: list[Event], two: list[Event], length: int, *, tolerant: bool) -> None:
+    for a, b in zip(one, two, strict=False):
+        if a.k != b.k or a.f != b.f:
+            verdict.violated(f"{a.n} and {b.n} applied different changes at index {index}", a, b)
+            return
+    if len(one) != len(two) and not tolerant:
+        verdict.violated(f"{one[0].n} and {two[0].n} applied a different number of changes at {index}", one[0], two[0])
+
+
+def run_was_placed(trace: Trace) -> Finding:
+    """A node starts only what was committed to it, under the epoch of that placement."""
+    verdict = Verdict("run-was-placed")
+    bound: dict[tuple[str, int], Event] = {}
+    reached = 0
+    for event in trace.kind("place"):
+        if event.f.get("do") == "bind":
+            bound.setdefault((event.text("allocation"), event.number("epoch")), event)
+    for event in trace.kind("apply"):
+        if not trace.lives[event.n, event.inc].gap:
+            reached = max(reached, event.number("index"))
+    for event in trace.kind("run"):
+        if event.f.get("do") != "start":
+            continue
+        epoch = event.number("epoch")
+        placement = bound.get((event.text("allocation"), epoch))
+        if placement is None:
+            if epoch > reached:
+                verdict.unknown(f"no replica's trace reaches index {epoch}")
+                continue
+            verdict.checked += 1
+            verdict.violated(
+                f"{event.n} ran {event.text('allocation')} under epoch {epoch}, which bound nothing", event
+            )
+            continue
+        verdict.checked += 1
+        if placement.text("node") != event.n:
+            verdict.violated(
+                f"{event.n} ran {event.text('allocation')}, which was placed on {placement.text('node')}",
+                placement,
+                event,
+            )
+    return verdict.finding("nothing ran")

@@ -1,0 +1,217 @@
+"""The consensus core: `step(event) -> effects`, and nothing else (Raft, extended version; dissertation).
+
+Owns: which rule answers which event.  Must not know: the rules themselves (one file each), clocks,
+sockets or disks; time comes with events, chance from `Dice`.
+
+Same events, same dice, same effects: a run can be repeated exactly.  Effects are carried out in order;
+a step's `Persist` comes first, and what promises durability waits for it (see `effects`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from raft.effects import Effect, Role
+from raft.election import Elections
+from raft.events import ApplyDone, Event, Persisted, Proposed, ReadRequested, Received, Tick
+from raft.follower import check, on_append
+from raft.founding import Foundings
+from raft.log import Log
+from raft.messages import (
+    Append,
+    AppendReply,
+    Configuration,
+    Founding,
+    FoundingAnswer,
+    FoundingQuestion,
+    VoteReply,
+    VoteRequest,
+)
+from raft.progress import Progress
+from raft.protocols import Dice
+from raft.reads import Reads
+from raft.replication import Replication
+from raft.state import CoreConfig, Recovered, State
+
+__all__ = ["Core", "CoreConfig", "Recovered"]
+
+
+class Core:
+    """One replica's consensus state, driven by events."""
+
+    def __init__(self, config: CoreConfig, recovered: Recovered, dice: Dice, now_ns: int) -> None:
+        """Start from what the store holds.  Raises StoreForeign when it belongs to another store or replica."""
+        self._state = State(config, recovered, dice, now_ns)
+        self._foundings = Foundings(self._state)
+        self._elections = Elections(self._state)
+        self._replication = Replication(self._state)
+        self._reads = Reads(self._state, self._replication)
+
+    def step(self, event: Event) -> list[Effect]:
+        """Take in one event; return what must be done, in order.
+
+        Raises ProtocolViolation when a peer sent what no correct peer sends: the log is as before, the core goes
+        on, and effects that the step had already decided on come with the next step's.
+        """
+        state = self._state
+        if event.now_ns > state.now_ns:
+            state.now_ns = event.now_ns
+        match event:
+            case Received():
+                self._on_received(event)
+            case Proposed():
+                self._replication.propose(event.proposals)
+            case Persisted():
+                self._on_persisted(event)
+            case ReadRequested():
+                self._reads.request(event.ids)
+            case ApplyDone():
+                assert state.applied_index <= event.index <= state.commit_index, "applied what is not committed"
+                state.applied_index = event.index
+            case Tick():
+                self._on_tick()
+        self._reads.advance()
+        return state.finish_step()
+
+    def next_deadline_ns(self) -> int:
+        """When the next Tick is due, on the clock that the events carry."""
+        state = self._state
+        if state.configuration is None:
+            return self._foundings.ask_deadline_ns
+        if state.role is Role.LEADER:
+            return self._replication.deadline_ns
+        return state.election_deadline_ns
+
+    # -- time ----------------------------------------------------------------------------------
+
+    def _on_tick(self) -> None:
+        state, replication = self._state, self._replication
+        if state.configuration is None:
+            if state.now_ns >= self._foundings.ask_deadline_ns:
+                self._foundings.ask()
+        elif state.role is not Role.LEADER:
+            if state.now_ns >= state.election_deadline_ns:
+                self._elections.timeout()
+        else:
+            replication.check_office()
+            if state.role is Role.LEADER and state.now_ns >= replication.beat_deadline_ns:
+                replication.beat()
+            if state.role is Role.LEADER and state.now_ns >= replication.commit_deadline_ns:
+                replication.announce_commit()
+
+    # -- disk ----------------------------------------------------------------------------------
+
+    def _on_persisted(self, event: Persisted) -> None:
+        state = self._state
+        state.durability.completed(event.write, event.last_term, event.last_index, state.log)
+        state.announce_durable()
+        if state.role is Role.LEADER:
+            self._replication.advance_commit()
+        elif self._elections.own_vote_durable():
+            self._lead()
+        elif state.configuration is not None and self._foundings.on_holder(state.id):
+            self._elections.timeout()
+
+    def _lead(self) -> None:
+        self._elections.lead()
+        self._replication.start()
+
+    # -- messages ------------------------------------------------------------------------------
+
+    def _on_received(self, event: Received) -> None:
+        state, sender, message = self._state, event.sender, event.message
+        if sender not in state.peers:
+            return  # nobody of this cluster; the transport's hello says so to the sender
+        if isinstance(message, FoundingQuestion):
+            self._foundings.on_question(sender, message)
+        elif isinstance(message, FoundingAnswer):
+            self._foundings.on_answer(sender, message)
+        elif isinstance(message, Founding):
+            self._foundings.on_offer(sender, message)
+        elif state.configuration is not None:  # an empty replica never votes and replicates nothing
+            self._on_consensus(sender, message)
+
+    def _on_consensus(self, sender: str, message: Append | AppendReply | VoteRequest | VoteReply) -> None:
+        state = self._state
+        if isinstance(message, VoteRequest):
+            if message.pre:
+                self._elections.answer_pre_vote(sender, message)
+            else:
+                self._elections.answer_vote(sender, message)
+            return
+        if isinstance(message, Append):
+            check(message)
+        if message.term > state.term and not (isinstance(message, VoteReply) and message.pre and message.granted):
+            state.become(Role.FOLLOWER, None, f"{sender} is in a newer term", term=message.term)
+        if isinstance(message, Append):
+            on_append(state, sender, message)
+        elif isinstance(message, VoteReply):
+            if self._elections.count_reply(sender, message):
+                self._lead()
+        else:
+            self._replication.on_reply(sender, message)
+            if message.accepted and self._foundings.on_holder(sender):
+                self._elections.timeout()
+
+    # -- views ---------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """This replica."""
+        return self._state.id
+
+    @property
+    def role(self) -> Role:
+        """Follower, pre-candidate, candidate or leader."""
+        return self._state.role
+
+    @property
+    def term(self) -> int:
+        """The current term."""
+        return self._state.term
+
+    @property
+    def leader(self) -> str | None:
+        """Who leads the current term, as far as is known here."""
+        return self._state.leader
+
+    @property
+    def voted_for(self) -> str | None:
+        """Who has this replica's vote of the current term."""
+        return self._state.voted_for
+
+    @property
+    def commit_index(self) -> int:
+        """Highest index known to be committed."""
+        return self._state.commit_index
+
+    @property
+    def applied_index(self) -> int:
+        """Highest index the driver said is applied."""
+        return self._state.applied_index
+
+    @property
+    def last_index(self) -> int:
+        """Index of the last entry of the log."""
+        return self._state.log.last_index
+
+    @property
+    def durable_index(self) -> int:
+        """Highest index on the own disk exactly as in memory."""
+        return self._state.durability.index
+
+    @property
+    def log(self) -> Log:
+        """The log; to be read only."""
+        return self._state.log
+
+    @property
+    def configuration(self) -> Configuration | None:
+        """The voters and the cluster's identity; None before entry 1."""
+        return self._state.configuration
+
+    @property
+    def progress(self) -> Mapping[str, Progress]:
+        """What the leader knows of each follower; empty elsewhere.  To be read only."""
+        return MappingProxyType(self._state.progress)

@@ -1,0 +1,110 @@
+"""What consensus did, in the vocabulary of the trace (DESIGN.md §10).
+
+Owns: turning effects into trace events.  Must not know: where they go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from raft.core import Core
+from raft.counters import Counters
+from raft.effects import Appended, Committed, RoleChanged, VoteCast
+from raft.errors import ProtocolViolation
+from raft.messages import Entry, Message
+from raft.protocols import Observer
+from raft.writer import Written
+
+SLOW_NS = 20_000_000
+"""A write that takes longer is worth an event of its own."""
+
+
+def hex_hash(value: int) -> str:
+    """A prefix hash as the trace writes it: 16 hex digits."""
+    return f"{value:016x}"
+
+
+class Reporter:
+    """Emits for one replica."""
+
+    def __init__(self, observer: Observer, core: Core) -> None:
+        self._emit = observer.emit
+        self._core = core
+        self._reported = (0, 0, 0)
+
+    def recovered(self) -> None:
+        """The store's log, found durable at the start of this process."""
+        last = self._core.last_index
+        if last:
+            log = self._core.log
+            self._emit(
+                "append",
+                term=self._core.term,
+                first=1,
+                index=last,
+                last_term=log.last_term,
+                ph=hex_hash(log.hash_at(last)),
+                marks=_hexes(log.marks(1, last)),
+                recovered=True,
+            )
+
+    def appended(self, effect: Appended) -> None:
+        """Entries became durable here."""
+        self._range("append", effect.term, effect.first, effect.last, effect.hashes)
+
+    def committed(self, effect: Committed) -> None:
+        """The commit index rose."""
+        self._range("commit", effect.term, effect.first, effect.last, effect.hashes)
+
+    def applied(self, entries: Sequence[Entry]) -> None:
+        """The state machine has these entries."""
+        last = entries[-1].index
+        self._emit("apply", first=entries[0].index, index=last, ph=hex_hash(self._core.log.hash_at(last)))
+
+    def role(self, effect: RoleChanged) -> None:
+        """Role, term or known leader changed."""
+        self._emit("role", role=effect.role.value, term=effect.term, leader=effect.leader, why=effect.why)
+
+    def vote(self, effect: VoteCast) -> None:
+        """A vote became durable."""
+        self._emit("vote", term=effect.term, candidate=effect.candidate, why=effect.why)
+
+    def violation(self, sender: str, message: Message, violation: ProtocolViolation) -> None:
+        """A peer sent what no correct peer sends."""
+        self._emit("drop", fr=sender, type=type(message).__name__, why=f"protocol-violation: {violation.message}")
+
+    def disk(self, written: Written) -> None:
+        """A write was slow or failed; others are in the totals."""
+        if written.error is None and written.duration_ns < SLOW_NS:
+            return
+        fields = {"op": "append", "bytes": written.size_bytes, "us": written.duration_ns // 1000}
+        if written.error is not None:
+            self._emit("disk", **fields, err=str(written.error))
+        else:
+            self._emit("disk", **fields)
+
+    def disk_totals(self, counters: Counters) -> None:
+        """Writes since the last call, if there were any."""
+        writes = counters.writes
+        now = (writes.count, counters.written_bytes, writes.total_ns)
+        count, size, took_ns = (new - old for new, old in zip(now, self._reported, strict=True))
+        if count:
+            self._reported = now
+            self._emit("disk", op="total", count=count, bytes=size, us=took_ns // 1000)
+
+    def _range(self, kind: str, term: int, first: int, last: int, marks: tuple[tuple[int, int], ...]) -> None:
+        assert marks, "a range is marked"
+        assert marks[-1][0] == last, "a range is marked at its end"
+        self._emit(
+            kind,
+            term=term,
+            first=first,
+            index=last,
+            last_term=self._core.log.term_at(last),
+            ph=hex_hash(marks[-1][1]),
+            marks=_hexes(marks),
+        )
+
+
+def _hexes(marks: Sequence[tuple[int, int]]) -> list[tuple[int, str]]:
+    return [(index, hex_hash(value)) for index, value in marks]

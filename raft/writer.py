@@ -1,0 +1,142 @@
+"""The two threads that wait for the disk, so that the event loop does not.
+
+Owns: merging queued `Persist` effects into one write, the writer thread, the thread that fills
+segments ahead.  Must not know: asyncio, the core, or what is done with the answers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+
+from msgspec import Struct
+
+from raft.effects import Persist
+from raft.messages import Entry, HardState
+from raft.protocols import Clock
+from raft.store.log_store import ENTRY_OVERHEAD_BYTES, FRAME_OVERHEAD_BYTES, LogStore
+
+
+class Batch(Struct, frozen=True):
+    """One write: everything up to `Persist.write` number `write`."""
+
+    write: int
+    hard_state: HardState | None
+    entries: Sequence[Entry]
+
+
+class Written(Struct, frozen=True):
+    """How a batch ended.  `last_term`, `last_index`: the log's end on disk; `error` None when durable."""
+
+    write: int
+    last_term: int
+    last_index: int
+    size_bytes: int
+    duration_ns: int
+    error: BaseException | None
+
+
+def merge(persists: Sequence[Persist]) -> Batch:
+    """One write with the effect of all of `persists` in order; later ones replace what they overlap."""
+    assert persists, "nothing to merge"
+    if len(persists) == 1:
+        only = persists[0]
+        return Batch(only.write, only.hard_state, only.entries)
+    hard_state: HardState | None = None
+    entries: list[Entry] = []
+    for persist in persists:
+        hard_state = persist.hard_state or hard_state
+        if not persist.entries:
+            continue
+        if entries:
+            keep = persist.entries[0].index - entries[0].index
+            assert keep <= len(entries), "persisted entries leave a gap"
+            del entries[max(0, keep) :]
+        entries.extend(persist.entries)
+    return Batch(persists[-1].write, hard_state, entries)
+
+
+def persisted_bytes(persist: Persist) -> int:
+    """At most what a write of `persist` takes on disk."""
+    return FRAME_OVERHEAD_BYTES + sum(len(entry.data) + ENTRY_OVERHEAD_BYTES for entry in persist.entries)
+
+
+class Writer:
+    """One dedicated thread; `submit` one batch at a time, `done` is called in that thread."""
+
+    def __init__(
+        self, store: LogStore, clock: Clock, done: Callable[[Written], None], ended: Callable[[], None]
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._done = done
+        self._ended = ended
+        self._queue: SimpleQueue[Batch | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="raft-writer", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def submit(self, batch: Batch) -> None:
+        """Write `batch`; not before `done` was called for the last one."""
+        self._queue.put(batch)
+
+    def stop(self) -> None:
+        """End the thread after the write in flight; `ended` is called then."""
+        self._queue.put(None)
+
+    def _run(self) -> None:
+        while (batch := self._queue.get()) is not None:
+            self._done(self._write(batch))
+        self._ended()
+
+    def _write(self, batch: Batch) -> Written:
+        store, started = self._store, self._clock.now_ns()
+        size, error = 0, None
+        try:
+            size = store.append(batch.hard_state, batch.entries)
+        except BaseException as raised:
+            error = raised
+        took = self._clock.now_ns() - started
+        return Written(batch.write, store.last_term, store.last_index, size, took, error)
+
+
+class Filler:
+    """One thread that makes the next segment while the live one is written."""
+
+    def __init__(
+        self, store: LogStore, done: Callable[[BaseException | None], None], ended: Callable[[], None]
+    ) -> None:
+        self._store = store
+        self._done = done
+        self._ended = ended
+        self._queue: SimpleQueue[bool] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="raft-filler", daemon=True)
+        self.busy = False
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def request(self) -> None:
+        """Make a spare segment, unless one is being made; `done` is called in the thread."""
+        if not self.busy:
+            self.busy = True
+            self._queue.put(True)
+
+    def stop(self) -> None:
+        """End the thread after the segment at hand; `ended` is called then."""
+        self._queue.put(False)
+
+    def _run(self) -> None:
+        while self._queue.get():
+            error: BaseException | None = None
+            try:
+                self._store.prepare_spare()
+            except BaseException as raised:
+                error = raised
+            self.busy = False
+            self._done(error)
+        self._ended()

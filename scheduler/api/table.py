@@ -1,0 +1,141 @@
+"""The route table of the API, and the port that serves it.
+
+Owns: paths, their scopes and types, and HTTP statuses of the scheduler's own codes.
+Must not know: what a handler does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from cluster.errors import BadRequest
+from cluster.http import Call, HttpLimits, Route, build_app
+from cluster.metrics import CONTENT_TYPE, Metrics
+from cluster.problems import STATUSES, problem_of, problem_response
+from cluster.security import Authority, Scope
+from cluster.settings import Config
+from cluster.sockets import Listener, ListenLimits, listen
+from raft.errors import NoQuorum, OutcomeUnknown, SkerryError
+from scheduler.api.events import Events, EventsQuery
+from scheduler.api.explain import Explain
+from scheduler.api.jobs import Acknowledged, Jobs, StopCall, SubmitCall
+from scheduler.api.logs import Logs, LogsQuery
+from scheduler.api.nodes import Nodes
+from scheduler.api.services import ReadQuery, Services
+from scheduler.api.status import Status
+from scheduler.errors import AllocationNotFound, JobFileError, JobNotFound, NeverFits, NodeNotFound, NodeUnreachable
+
+SCHEDULER_STATUSES: dict[str, int] = {
+    "bad-job": 422,
+    "never-fits": 422,
+    "too-many-allocations": 422,
+    "no-such-job": 404,
+    "no-such-node": 404,
+    "no-such-allocation": 404,
+    "version-conflict": 409,
+    "request-id-reused": 409,
+    "bad-node-state": 409,
+    "node-unreachable": 503,
+    "bad-command": 500,
+}
+
+_READ = (NoQuorum,)
+_WRITE = (NoQuorum, OutcomeUnknown, BadRequest)
+_PING = {"v": 1, "ok": True}
+
+
+def problem(error: SkerryError, leader: str | None = None) -> web.Response:
+    """An error as an HTTP answer."""
+    return problem_response(problem_of(error, leader, STATUSES | SCHEDULER_STATUSES))
+
+
+def routes(services: Services, events: Events, metrics: Metrics) -> list[Route]:
+    """The table."""
+    jobs, nodes = Jobs(services), Nodes(services)
+    read: dict[str, Any] = {"query": ReadQuery, "returns": dict[str, Any], "errors": _READ}
+    change: dict[str, Any] = {"scope": Scope.SUBMIT, "returns": Acknowledged}
+
+    async def metrics_text(call: Call) -> bytes:
+        return metrics.render()
+
+    async def healthz(call: Call) -> dict[str, Any]:
+        return _PING
+
+    job = "/v1/jobs/{namespace}/{name}"
+    found = {**read, "errors": (*_READ, JobNotFound)}
+    return [
+        _get("/v1/status", Status(services).show, "How the cluster is; answers without a quorum too.", **_plain()),
+        Route(
+            method="POST", path="/v1/jobs", handler=jobs.submit, body=SubmitCall,
+            summary="Create or replace a job; acknowledged once durable on a majority.",
+            errors=(*_WRITE, JobFileError, NeverFits), **change,
+        ),
+        _get("/v1/jobs", jobs.ls, "All jobs.", **read),
+        _get(job, jobs.show, "One job with its allocations.", **found),
+        Route(
+            method="POST", path=f"{job}/stop", handler=jobs.stop, body=StopCall, summary="Stop a job.",
+            errors=(*_WRITE, JobNotFound), **change,
+        ),
+        _get("/v1/explain/{namespace}/{name}", Explain(services).show, "Why it is where it is, or waits.", **found),
+        _get(
+            "/v1/logs/{namespace}/{name}", Logs(services).show, "Output of an allocation or a job.",
+            **{**found, "query": LogsQuery, "errors": (*_READ, JobNotFound, AllocationNotFound, NodeUnreachable)},
+        ),
+        _get("/v1/nodes", nodes.ls, "All nodes.", **read),
+        _get("/v1/nodes/{node}", nodes.show, "One node with what is on it.", **{**read, "errors": (NodeNotFound,)}),
+        *(
+            Route(
+                method="POST", path=f"/v1/nodes/{{node}}/{word}", handler=handler, summary=summary,
+                scope=Scope.OPERATE, returns=dict[str, Any], errors=(*_WRITE, NodeNotFound),
+            )
+            for word, handler, summary in (
+                ("cordon", nodes.cordon, "Take a node out of placement."),
+                ("uncordon", nodes.uncordon, "Take a node back in."),
+            )
+        ),
+        _get(
+            "/v1/events", events.stream, "Committed changes as JSON lines, as they happen.",
+            query=EventsQuery, media="application/x-ndjson", stream=True,
+        ),
+        _get("/metrics", metrics_text, "Prometheus metrics.", media=CONTENT_TYPE),
+        _get("/healthz", healthz, "Whether this process serves.", returns=dict[str, Any], scope=Scope.PUBLIC),
+    ]  # fmt: skip
+
+
+def _plain() -> dict[str, Any]:
+    return {"returns": dict[str, Any]}
+
+
+def _get(path: str, handler: Any, summary: str, **more: Any) -> Route:
+    return Route(method="GET", path=path, handler=handler, summary=summary, **more)
+
+
+async def serve(
+    config: Config, services: Services, events: Events, metrics: Metrics, leader: Callable[[], str | None]
+) -> Listener:
+    """Open the API port; raises PortInUse or ListenFailed."""
+    http = config.http
+    seconds = metrics.histogram("api_seconds", "API calls", ("method", "path", "status"))
+
+    def observe(method: str, path: str, status: int, took_s: float) -> None:
+        seconds.labels(method, path, str(status)).observe(took_s)
+
+    app = build_app(
+        routes(services, events, metrics),
+        title="Skerry",
+        version="1",
+        authority=Authority({config.security.api_token: Scope.OPERATE}),
+        leader=leader,
+        statuses=SCHEDULER_STATUSES,
+        limits=HttpLimits(
+            body_bytes_max=http.body_bytes_max,
+            body_timeout_s=http.body_timeout_ms / 1000,
+            requests_max=http.requests_max,
+        ),
+        observe=observe,
+    )
+    limits = ListenLimits(connections_max=http.connections_max, header_timeout_s=http.header_timeout_ms / 1000)
+    return await listen(app, config.replica.listen_api, key="replica.listen_api", limits=limits)

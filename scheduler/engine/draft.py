@@ -1,0 +1,132 @@
+"""Draft a plan: decide what waits, against one reading of the state.
+
+Owns: how pending work and placement meet, and what is left over.
+Must not know: the log, sessions, or how a plan is proposed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+
+from scheduler import evaluations
+from scheduler.commands import Placement
+from scheduler.engine.filters import FILTERS, FITS, Verdicts
+from scheduler.engine.place import Table
+from scheduler.engine.world import PlacementRequest
+
+if TYPE_CHECKING:
+    from scheduler.state.jobs import JobRecord
+    from scheduler.state.state import State
+
+DRAFT_PLACEMENTS_MAX: Final = 256
+
+
+class Draft(Struct, frozen=True):
+    """What to propose, and which jobs had allocations that fit nowhere.
+
+    `blocked`: job id → why, such as ``0 of 4 nodes fit: 3 memory, 1 node-ready``.
+    `more`: ready work was left because of the limit, so draft again.
+    """
+
+    placements: tuple[Placement, ...]
+    blocked: dict[str, str]
+    more: bool
+
+
+def draft(
+    state: State,
+    now_ms: int,
+    *,
+    limit: int = DRAFT_PLACEMENTS_MAX,
+    absent: Sequence[str] = (),
+    in_flight: Sequence[Placement] = (),
+    skip: Collection[tuple[str, int]] = frozenset(),
+) -> Draft:
+    """Decide for allocations that may be placed now.
+
+    Args:
+        state: the applied state.
+        now_ms: Unix milliseconds, for back-off alone.
+        limit: most placements in the draft.
+        absent: nodes without a live session, which get nothing.
+        in_flight: placements proposed but not yet applied; they are booked first, and their
+            allocations are not placed again.
+        skip: (allocation, attempt) pairs to leave alone, refused too often to try again now.
+    """
+    table = Table(state.world(absent))
+    drafting = _Drafting(state, table, _book_in_flight(state, table, in_flight), skip)
+    queues = [(job, job.waiting.ready()) for job in evaluations.waiting_jobs(state, now_ms)]
+    while queues and len(drafting.made) < limit:
+        again = []
+        for job, ready in queues:
+            room = min(evaluations.FAIR_SHARE, limit - len(drafting.made))
+            if drafting.take(job, ready, room):
+                again.append((job, ready))
+        queues = again
+    return Draft(tuple(drafting.made), drafting.blocked, more=bool(queues))
+
+
+class _Drafting:
+    """One draft in the making."""
+
+    def __init__(self, state: State, table: Table, flying: dict[str, None], skip: Collection[tuple[str, int]]) -> None:
+        self.state = state
+        self.table = table
+        self.flying = flying
+        self.skip = skip
+        self.made: list[Placement] = []
+        self.blocked: dict[str, str] = {}
+
+    def take(self, job: JobRecord, ready: Iterator[int], room: int) -> bool:
+        """Place up to `room` of a job's ready allocations; whether more of them may be ready."""
+        if room <= 0:
+            return True
+        for ordinal in ready:
+            allocation = job.allocation(ordinal)
+            attempt = evaluations.next_attempt(self.state, job, ordinal)
+            if allocation in self.flying or (allocation, attempt) in self.skip:
+                continue
+            if not self._place(job, request_for(job, ordinal), attempt):
+                return False
+            room -= 1
+            if room == 0:
+                return True
+        return False
+
+    def _place(self, job: JobRecord, request: PlacementRequest, attempt: int) -> bool:
+        decision = self.table.place(job.id, request)
+        if decision.slot is None or decision.node is None:
+            self.blocked[job.id] = blocked_because(self.table.verdicts(request))
+            return False
+        self.table.book(job.id, request, decision.slot)
+        generation = int(self.table.world.generation[decision.slot])
+        self.made.append(Placement(request.allocation, attempt, job.version, decision.node, generation))
+        return True
+
+
+def request_for(job: JobRecord, ordinal: int) -> PlacementRequest:
+    """The placement request of one allocation of a job."""
+    return PlacementRequest(job.allocation(ordinal), job.need, job.ports, job.per_node)
+
+
+def blocked_because(verdicts: Verdicts) -> str:
+    """Nodes by first failing filter, in words."""
+    counts = [(int((verdicts == code).sum()), name) for code, name in enumerate(FILTERS)]
+    listed = ", ".join(f"{count} {name}" for count, name in counts if count)
+    fitting = int((verdicts == FITS).sum())
+    return f"{fitting} of {len(verdicts)} nodes fit" + (f": {listed}" if listed else "")
+
+
+def _book_in_flight(state: State, table: Table, in_flight: Sequence[Placement]) -> dict[str, None]:
+    flying: dict[str, None] = {}
+    slots = {name: slot for slot, name in enumerate(table.world.names)} if in_flight else {}
+    for placement in in_flight:
+        job, ordinal = state.books.locate(placement.allocation)
+        if job is None or ordinal not in job.waiting:
+            continue
+        flying[placement.allocation] = None
+        table.book(job.id, request_for(job, ordinal), slots[placement.node])
+    return flying

@@ -1,0 +1,84 @@
+"""Filters: which nodes can take a request, and the first reason why not.
+
+Owns: the filters' names, their order, and what each compares.
+Must not know: scores, or how a decision is shown.
+
+A node's *verdict* is the position of the first filter it fails in `FILTERS`, or `FITS`.
+The hard rules are the ones that apply checks again (`scheduler.state.planning`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scheduler.engine.world import RESOURCES, Flags, Int64s, PlacementRequest, World, needs
+
+FILTERS: Final = ("node-ready", "node-connected", *RESOURCES, "ports")
+FITS: Final = len(FILTERS)
+_RESOURCE_FIRST: Final = FILTERS.index(RESOURCES[0])
+
+Verdicts = NDArray[np.uint8]
+
+
+def room(capacity: Int64s, used: Int64s, need: int) -> Flags:
+    """Where `need` more fits.  Needing nothing always fits, also on a node that is over."""
+    if need <= 0:
+        return np.ones(len(capacity), dtype=bool)
+    return capacity - used >= need
+
+
+def port_free(world: World, ports: Sequence[int], extra: Sequence[tuple[int, int]] = ()) -> Flags:
+    """Where every port is free; `extra` are (port, slot) pairs taken besides."""
+    free = np.ones(len(world), dtype=bool)
+    for port in ports:
+        holders = world.ports.get(port)
+        if holders:
+            free[list(holders)] = False
+    for port, slot in extra:
+        if port in ports:
+            free[slot] = False
+    return free
+
+
+def verdicts(
+    world: World, request: PlacementRequest, used: Sequence[Int64s], extra_ports: Sequence[tuple[int, int]] = ()
+) -> Verdicts:
+    """The first failing filter of every node, `FITS` where there is none.
+
+    Args:
+        world: the nodes.
+        request: what is to be placed.
+        used: booked amounts by resource, instead of the world's own.
+        extra_ports: (port, slot) pairs taken besides the world's own.
+    """
+    passes: list[Flags] = [world.ready, world.present]
+    for capacity, booked, need in zip(world.capacity, used, needs(request.need), strict=True):
+        passes.append(room(capacity, booked, need))
+    passes.append(port_free(world, request.ports, extra_ports))
+    found = np.full(len(world), FITS, dtype=np.uint8)
+    for position in range(len(passes) - 1, -1, -1):
+        found[~passes[position]] = position
+    return found
+
+
+def need_and_have(world: World, request: PlacementRequest, slot: int, verdict: int) -> tuple[int | str, int | str]:
+    """What the filter wanted and what the node had: numbers for resources, else words."""
+    name = FILTERS[verdict]
+    if name in RESOURCES:
+        resource = verdict - _RESOURCE_FIRST
+        free = int(world.capacity[resource][slot]) - int(world.used[resource][slot])
+        return needs(request.need)[resource], max(0, free)
+    if name == "node-ready":
+        return "ready", "cordoned"
+    if name == "node-connected":
+        return "a live session", "none"
+    taken = [port for port in request.ports if slot in world.ports.get(port, ())]
+    return f"ports {_listed(request.ports)}", f"taken: {_listed(taken)}"
+
+
+def _listed(ports: Sequence[int]) -> str:
+    return ", ".join(str(port) for port in ports)

@@ -1,0 +1,80 @@
+"""Scores: how good a node is, in integers.
+
+Owns: the weights and the fixed-point arithmetic.  Must not know: filters or ties.
+
+Every part is a share of `UNIT`; the weights are shares of `WEIGHT_TOTAL`, so
+score = Σ wᵢ·Pᵢ with Σ wᵢ = 1.  Integers only: a float sum depends on its order, and then two
+replicas could decide differently (DESIGN.md §7).
+
+Parts:
+  cpu-free, memory-free   share that stays free after the placement (least allocated first);
+  job-spread              1/(1 + live attempts of the same job on the node).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from scheduler.engine.world import Int64s, PlacementRequest, World, needs
+
+UNIT: Final = 1 << 16
+WEIGHTS: Final = {"cpu-free": 64, "memory-free": 64, "job-spread": 128}
+WEIGHT_TOTAL: Final = 256
+assert sum(WEIGHTS.values()) == WEIGHT_TOTAL, "weights sum to one"
+
+AMOUNT_MAX: Final = 1 << 46
+"""Largest amount whose product with `UNIT` fits int64; larger ones are scored as this."""
+
+
+def free_share(capacity: Int64s, used: Int64s, need: int) -> Int64s:
+    """Share of each node's capacity that stays free, 0..UNIT; 0 where there is no capacity."""
+    whole = np.minimum(capacity, AMOUNT_MAX)
+    left = np.clip(whole - used - need, 0, whole)
+    return (left * UNIT) // np.maximum(whole, 1)
+
+
+def free_share_of(capacity: int, used: int, need: int) -> int:
+    """`free_share` for one node."""
+    whole = min(capacity, AMOUNT_MAX)
+    left = min(max(whole - used - need, 0), whole)
+    return (left * UNIT) // max(whole, 1)
+
+
+def spread_share(peers: int) -> int:
+    """1/(1 + peers) in fixed point."""
+    return UNIT // (1 + peers)
+
+
+def parts(world: World, request: PlacementRequest, used: Sequence[Int64s]) -> dict[str, Int64s]:
+    """Each part's value for every node."""
+    spread = np.full(len(world), UNIT, dtype=np.int64)
+    for slot, peers in request.peers.items():
+        spread[slot] = spread_share(peers)
+    cpu, memory, _ = needs(request.need)
+    return {
+        "cpu-free": free_share(world.capacity[0], used[0], cpu),
+        "memory-free": free_share(world.capacity[1], used[1], memory),
+        "job-spread": spread,
+    }
+
+
+def scores(world: World, request: PlacementRequest, used: Sequence[Int64s]) -> Int64s:
+    """The score of every node, 0..UNIT."""
+    total = np.zeros(len(world), dtype=np.int64)
+    for name, values in parts(world, request, used).items():
+        total += WEIGHTS[name] * values
+    return total // WEIGHT_TOTAL
+
+
+def score_of(world: World, request: PlacementRequest, used: Sequence[Int64s], slot: int, peers: int) -> int:
+    """The score of one node, equal to ``scores(...)[slot]`` when `peers` agree."""
+    cpu, memory, _ = needs(request.need)
+    total = (
+        WEIGHTS["cpu-free"] * free_share_of(int(world.capacity[0][slot]), int(used[0][slot]), cpu)
+        + WEIGHTS["memory-free"] * free_share_of(int(world.capacity[1][slot]), int(used[1][slot]), memory)
+        + WEIGHTS["job-spread"] * spread_share(peers)
+    )
+    return total // WEIGHT_TOTAL

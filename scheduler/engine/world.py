@@ -1,0 +1,55 @@
+"""The nodes as placement sees them: arrays over node slots.
+
+Owns: the shape of what placement reads and the request it answers.
+Must not know: the replicated state that fills it, or commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from scheduler.model import Capacity
+
+Int64s = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+RESOURCES: Final = ("cpu", "memory", "pids")
+"""Order of the `capacity` and `used` arrays: millicores, bytes, count."""
+
+
+class World(Struct, frozen=True):
+    """All nodes; index = node slot.  Arrays are the holder's own and are not written to."""
+
+    names: tuple[str, ...]
+    capacity: tuple[Int64s, ...]
+    used: tuple[Int64s, ...]
+    generation: Int64s
+    ready: Flags
+    present: Flags
+    """False: no live session, by the leader's volatile knowledge."""
+    hashes: Int64s
+    ports: Mapping[int, Mapping[int, int]]
+    """port → slots on which it is taken; the holder's own: valid until its next change."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+class PlacementRequest(Struct, frozen=True):
+    """One allocation to place."""
+
+    allocation: str
+    need: Capacity
+    ports: tuple[int, ...] = ()
+    peers: Mapping[int, int] = {}
+    """Node slot → live attempts of the same job there."""
+
+
+def needs(need: Capacity) -> tuple[int, int, int]:
+    """Amounts in the order of `RESOURCES`."""
+    return need.cpu_millicores, need.memory_bytes, need.pids

@@ -1,0 +1,248 @@
+"""Why an allocation is where it is, or nowhere: in numbers and in words.
+
+Owns: the explanation's shape (DESIGN.md §13) and the nearest miss.
+Must not know: how decisions are made; it asks the same filters and scores that decide.
+
+An explanation is about the present: for a job with waiting allocations, about the next one to
+be placed; for a placed job, about its first live allocation as if it were decided now, its
+own bookings set aside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+from msgspec.structs import replace
+
+from scheduler.engine import filters, scores
+from scheduler.engine.filters import FILTERS, FITS, Verdicts
+from scheduler.engine.world import RESOURCES, Int64s, PlacementRequest, World, needs
+from scheduler.model import Capacity, ResolvedJob, job_id
+from scheduler.state.jobs import JobRecord
+from scheduler.state.state import State
+from scheduler.state.views import counts as job_counts
+from scheduler.state.views import state_of
+from scheduler.units import format_cpu, format_memory
+
+NODES_SHOWN: Final = 1_000
+_PPM: Final = 1_000_000
+_SPELL: Final[dict[str, Callable[[int], str]]] = {"cpu": format_cpu, "memory": format_memory, "pids": str}
+_COSTS: Final = {"node-ready": _PPM, "node-connected": 2 * _PPM, "ports": _PPM}
+"""What a failed filter adds to a node's distance; a resource adds its shortage over its need."""
+
+
+def explain(state: State, job: str, now_ms: int, absent: Sequence[str] = ()) -> dict[str, Any] | None:
+    """Explain one job (``namespace/name``); None when there is no such job.
+
+    Keys: job, state, allocation (the one explained, or None), placed (every wanted allocation
+    has been given a node and none waits for another), reason, counts (allocations by state, nodes
+    by first failing filter), nodes[node, filter, need, have] (filter None = fits),
+    nearest{node, change} or None, scores[node, score, of, parts] of fitting nodes, best first.
+    """
+    record = state.books.jobs.get(job)
+    if record is None:
+        return None
+    world = state.world(absent)
+    ordinal = _subject(record)
+    row = -1 if ordinal is None else record.newest_row(ordinal)
+    live = state.books.is_live(row)
+    request = PlacementRequest(record.allocation(ordinal or 0), record.need, record.ports, record.per_node)
+    if live:
+        world, request = _without(state, world, request, row)
+    verdicts = filters.verdicts(world, request, world.used)
+    nearest = None if live or (verdicts == FITS).any() else _nearest(state, world, request)
+    return {
+        "job": record.id,
+        "state": state_of(state.books, record),
+        "allocation": None if ordinal is None else record.allocation(ordinal),
+        "placed": not len(record.waiting) and record.replicas > 0 and not record.stopped,
+        "reason": _reason(state, record, row, verdicts, nearest, now_ms),
+        "counts": {**job_counts(state.books, record), **_node_counts(verdicts)},
+        "nodes": _nodes(world, request, verdicts),
+        "nearest": nearest,
+        "scores": _scores(world, request, verdicts),
+    }
+
+
+def why_not_placed(state: State, job: str, now_ms: int, absent: Sequence[str] = ()) -> str:
+    """One line why not every allocation of the job is placed; "" when nothing waits."""
+    record = state.books.jobs.get(job)
+    if record is None or not len(record.waiting):
+        return ""
+    found = explain(state, job, now_ms, absent)
+    return "" if found is None else str(found["reason"])
+
+
+def could_ever_fit(state: State, job: ResolvedJob) -> dict[str, Any] | None:
+    """Whether some node could hold one allocation if it were empty.
+
+    Returns:
+        None when one could, or when no node is registered yet; else reason, counts, nodes and
+        nearest as in `explain`, by total capacity.
+    """
+    real = state.world()
+    if not len(real):
+        return None
+    everywhere = np.ones(len(real), dtype=bool)
+    empty = tuple(np.zeros(len(real), dtype=np.int64) for _ in RESOURCES)
+    world = replace(real, used=empty, ready=everywhere, present=everywhere, ports={})
+    need = Capacity(job.cpu_millicores, job.memory_bytes, job.pids)
+    request = PlacementRequest(job_id(job.workload.namespace, job.workload.job), need)
+    verdicts = filters.verdicts(world, request, world.used)
+    if (verdicts == FITS).any():
+        return None
+    nearest = _nearest(state, world, request, whole=True)
+    return {
+        "reason": f"no node could ever hold it, even empty: {_words(verdicts)}",
+        "counts": _node_counts(verdicts),
+        "nodes": _nodes(world, request, verdicts),
+        "nearest": nearest,
+    }
+
+
+def _subject(job: JobRecord) -> int | None:
+    """The ordinal to explain: ready, else backing off, else the first of the job."""
+    for ordinal in job.waiting.ready():
+        return ordinal
+    for ordinal in job.waiting.later():
+        return ordinal
+    return 0 if len(job.newest) else None
+
+
+def _without(state: State, world: World, request: PlacementRequest, row: int) -> tuple[World, PlacementRequest]:
+    """The world and request with the bookings of a live attempt set aside."""
+    attempts = state.books.attempts
+    slot = attempts.node[row]
+    for used, amount in zip(world.used, needs(attempts.need(row)), strict=True):
+        used[slot] -= amount
+    own = attempts.ports.get(row, ())
+    ports = {
+        port: {place: holder for place, holder in holders.items() if port not in own or holder != row}
+        for port, holders in world.ports.items()
+        if port in request.ports
+    }
+    peers = dict(request.peers)
+    peers[slot] = peers[slot] - 1
+    return replace(world, ports=ports), replace(request, peers=peers)
+
+
+def _node_counts(verdicts: Verdicts) -> dict[str, int]:
+    failing = {name: int((verdicts == code).sum()) for code, name in enumerate(FILTERS)}
+    return {"nodes": len(verdicts), "fit": int((verdicts == FITS).sum()), **failing}
+
+
+def _words(verdicts: Verdicts) -> str:
+    failing = [(int((verdicts == code).sum()), name) for code, name in enumerate(FILTERS)]
+    listed = ", ".join(f"{count} fail {name}" for count, name in failing if count)
+    return listed or "no node is registered"
+
+
+def _nodes(world: World, request: PlacementRequest, verdicts: Verdicts) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = []
+    for slot in range(min(len(world), NODES_SHOWN)):
+        verdict = int(verdicts[slot])
+        if verdict == FITS:
+            listed.append({"node": world.names[slot], "filter": None, "need": None, "have": None})
+        else:
+            need, have = filters.need_and_have(world, request, slot, verdict)
+            listed.append({"node": world.names[slot], "filter": FILTERS[verdict], "need": need, "have": have})
+    return listed
+
+
+def _scores(world: World, request: PlacementRequest, verdicts: Verdicts) -> list[dict[str, Any]]:
+    total = scores.scores(world, request, world.used)
+    parts = scores.parts(world, request, world.used)
+    fitting = np.flatnonzero(verdicts == FITS)
+    order = fitting[np.argsort(-total[fitting], kind="stable")][:NODES_SHOWN]
+    return [
+        {
+            "node": world.names[slot],
+            "score": int(total[slot]),
+            "of": scores.UNIT,
+            "parts": {name: int(values[slot]) for name, values in parts.items()},
+        }
+        for slot in order
+    ]
+
+
+def _nearest(state: State, world: World, request: PlacementRequest, *, whole: bool = False) -> dict[str, Any] | None:
+    """The node that misses by least, and what would make it fit."""
+    if not len(world):
+        return None
+    slot = int(np.argmin(_distance(world, request)))
+    changes = _changes(state, world, request, slot, whole=whole)
+    return {"node": world.names[slot], "change": "; ".join(changes)}
+
+
+def _distance(world: World, request: PlacementRequest) -> Int64s:
+    total = np.zeros(len(world), dtype=np.int64)
+    total += np.where(world.ready, 0, _COSTS["node-ready"])
+    total += np.where(world.present, 0, _COSTS["node-connected"])
+    total += np.where(filters.port_free(world, request.ports), 0, _COSTS["ports"])
+    for capacity, used, need in zip(world.capacity, world.used, needs(request.need), strict=True):
+        if need > 0:
+            # Parts per million of the need, scaled down first where the product would overflow.
+            shift = max(0, need.bit_length() - 42)
+            short = np.clip(need - np.maximum(capacity - used, 0), 0, need) >> shift
+            total += -(-short * _PPM // max(need >> shift, 1))
+    return total
+
+
+def _changes(state: State, world: World, request: PlacementRequest, slot: int, *, whole: bool) -> list[str]:
+    node = world.names[slot]
+    changes = []
+    if not world.ready[slot]:
+        changes.append(f"uncordon {node}")
+    if not world.present[slot]:
+        changes.append(f"bring the agent of {node} back")
+    for position, name in enumerate(RESOURCES):
+        capacity, used = int(world.capacity[position][slot]), int(world.used[position][slot])
+        need, free = needs(request.need)[position], max(0, capacity - used)
+        if need > free:
+            changes.append(_resource_change(name, need, free, capacity, node, whole=whole))
+    for port in request.ports:
+        row = world.ports.get(port, {}).get(slot)
+        if row is not None:
+            changes.append(f"free port {port} on {node} (held by {state.books.allocation_of(row)})")
+    return changes
+
+
+def _resource_change(name: str, need: int, free: int, capacity: int, node: str, *, whole: bool) -> str:
+    spell = _SPELL[name]
+    if whole or need > capacity:
+        return f"request at most {spell(capacity)} {name} instead of {spell(need)}, or add a node with {spell(need)}"
+    return f"free {spell(need - free)} more {name} on {node}, or request at most {spell(free)} instead of {spell(need)}"
+
+
+def _reason(
+    state: State, job: JobRecord, row: int, verdicts: Verdicts, nearest: dict[str, Any] | None, now_ms: int
+) -> str:
+    books = state.books
+    tally = job_counts(books, job)
+    if job.stopped:
+        return f"the job was stopped; {job.live} attempts are still to end" if job.live else "the job was stopped"
+    if not len(job.waiting):
+        live = f"{tally['running']} of {job.replicas} allocations run, {job.live} attempts are placed"
+        ended = [f"{tally[name]} {name}" for name in ("complete", "failed", "lost", "stopped") if tally[name]]
+        stopping = "; those that stop are placed anew once their exit is reported" if tally["stopping"] else ""
+        return live + (f"; ended: {', '.join(ended)}" if ended else "") + stopping + _last_exit(state, row)
+    if not job.waiting.ready_count():
+        wait_s = max(0, (job.waiting.next_due_ms() or now_ms) - now_ms) / 1000
+        return f"{tally['backing_off']} allocations back off, the next for {wait_s:.1f} s more{_last_exit(state, row)}"
+    fitting = int((verdicts == FITS).sum())
+    waiting = f"{job.waiting.ready_count()} of {job.replicas} allocations wait"
+    if fitting:
+        return f"{waiting}; {fitting} of {len(verdicts)} nodes fit, so the next plan places one"
+    near = f"; nearest is {nearest['node']}: {nearest['change']}" if nearest else ""
+    return f"{waiting}; 0 of {len(verdicts)} nodes fit: {_words(verdicts)}{near}"
+
+
+def _last_exit(state: State, row: int) -> str:
+    end = state.books.attempts.exits.get(row)
+    if end is None:
+        return ""
+    how = f"code {end.code}" if end.code is not None else f"signal {end.signal}" if end.signal is not None else ""
+    failures = state.books.attempts.failures[row]
+    return f"; the last attempt ended: {end.reason}{f' ({how})' if how else ''}, {failures} failures so far"

@@ -1,0 +1,338 @@
+"""Job files: checked field by field, then resolved to what the log carries.
+
+Owns: the rules beyond the schema of `scheduler.model.JobSpec`, the defaults, and saying what
+is wrong where.  Must not know: nodes, or whether the job would fit anywhere.
+
+Defaults:
+  requests           each resource: the limit, if there is one; else cpu 100m, memory 64Mi, pids 64
+  limits             cpu, memory: none; pids: 512, or the request if that is more
+  restartPolicy      service: Always; batch: OnFailure
+  backoffLimit       service: none; batch: 6 failed attempts per allocation
+  namespace          default
+A service may set a backoffLimit too; with restartPolicy Never it would mean nothing and is refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from scheduler.errors import JobFileError
+from scheduler.jobtext import check_plain, parse_text
+from scheduler.model import (
+    JobSpec,
+    Limits,
+    Port,
+    ResolvedJob,
+    Resources,
+    ResourceSet,
+    RestartPolicy,
+    Workload,
+)
+from scheduler.units import UnitError, format_cpu, format_memory, parse_cpu_millicores, parse_memory_bytes
+
+DEFAULT_CPU_MILLICORES: Final = 100
+DEFAULT_MEMORY_BYTES: Final = 64 << 20
+DEFAULT_PIDS: Final = 64
+DEFAULT_PIDS_LIMIT: Final = 512
+DEFAULT_BACKOFF_LIMIT: Final = {"service": -1, "batch": 6}
+TEXT_BYTES_MAX: Final = 128 << 10
+"""Command and environment together; the kernel's own bound for one argument is of this size."""
+
+_ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.A)
+_PATH: Final = re.compile(r" - at `(?:key in )?\$?([^`]*)`$")
+_UNKNOWN: Final = re.compile(r"Object contains unknown field `([^`]*)`")
+_MISSING: Final = re.compile(r"Object missing required field `([^`]*)`")
+
+
+def parse_job(text: str | bytes, *, name: str | None = None, format: str | None = None) -> JobSpec:
+    """A job file's text, checked.
+
+    Args:
+        text: the file.
+        name: its name; the ending (.toml, .yaml, .yml, .json) tells the format.
+        format: ``toml``, ``yaml`` or ``json``, instead of the ending.
+
+    Raises:
+        JobFileError: what is wrong, with ``details["field"]``.
+    """
+    return _spec(parse_text(text, name=name, format=format))
+
+
+def job_from_object(value: object) -> JobSpec:
+    """The same for a job that arrived as JSON in an API call."""
+    if not isinstance(value, Mapping):
+        raise JobFileError("a job is an object with fields", hint='begin with {"name": "my-job"}', field="")
+    check_plain(value)
+    return _spec(value)
+
+
+def load_job(text: str | bytes, *, name: str | None = None, format: str | None = None) -> ResolvedJob:
+    """`parse_job`, then `resolve`."""
+    return resolve(parse_job(text, name=name, format=format))
+
+
+def resolve_object(value: object) -> ResolvedJob:
+    """`job_from_object`, then `resolve`."""
+    return resolve(job_from_object(value))
+
+
+def resolve(spec: JobSpec) -> ResolvedJob:
+    """Work out units and defaults.
+
+    Raises:
+        JobFileError: a rule that spans fields is broken.
+    """
+    _check_command(spec)
+    _check_environment(spec)
+    _check_ports(spec.ports)
+    limits, requests = _amounts(spec.resources)
+    policy = spec.restart_policy or _default_policy(spec.kind)
+    _check_policy(spec, policy)
+    workload = Workload(
+        job=spec.name,
+        namespace=spec.namespace,
+        kind=spec.kind,
+        command=spec.command,
+        env=dict(sorted(spec.env.items())),
+        limits=limits,
+        ports=tuple((port.name, port.host_port) for port in spec.ports),
+        grace_s=spec.termination_grace_period_seconds,
+        on_disconnect=spec.on_disconnect,
+    )
+    backoff = DEFAULT_BACKOFF_LIMIT[spec.kind] if spec.backoff_limit is None else spec.backoff_limit
+    return ResolvedJob(workload, spec.replicas, *requests, policy.value, backoff)
+
+
+def _spec(value: Mapping[str, Any]) -> JobSpec:
+    try:
+        return msgspec.convert(_quantities_as_text(value), JobSpec, strict=True)
+    except msgspec.ValidationError as error:
+        raise _explained(str(error), value) from None
+
+
+def _quantities_as_text(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Allow ``cpu: 2``, ``cpu: 0.5`` and ``memory: 1048576`` without quotes, as Kubernetes does."""
+    resources = value.get("resources")
+    if not isinstance(resources, Mapping):
+        return value
+    spelt = {part: _spelt(amounts) for part, amounts in resources.items()}
+    return {**value, "resources": spelt}
+
+
+def _spelt(amounts: object) -> object:
+    if not isinstance(amounts, Mapping):
+        return amounts
+    return {
+        name: str(amount) if name in ("cpu", "memory") and type(amount) in (int, float) else amount
+        for name, amount in amounts.items()
+    }
+
+
+def _explained(message: str, value: object) -> JobFileError:
+    """Turn a validation message into field, message and hint."""
+    where = _PATH.search(message)
+    text = message[: where.start()] if where else message
+    path = where.group(1).lstrip(".") if where else ""
+    if unknown := _UNKNOWN.match(text):
+        field = unknown.group(1)
+        full = f"{path}.{field}" if path else field
+        return JobFileError(f"{full} is no field of a job", hint=_nearest(field, path), field=full)
+    if missing := _MISSING.match(text):
+        field = missing.group(1)
+        full = f"{path}.{field}" if path else field
+        return JobFileError(f"{full} is missing", hint=_HINTS.get(field, "add it"), field=full)
+    if path.endswith("[...]"):
+        path = _located(path, value)
+    wrong = text[0].lower() + text[1:].replace("`", "")
+    return JobFileError(f"{path or 'the job'}: {wrong}", hint=_hint(path), field=path)
+
+
+_HINTS: Final = {
+    "name": "add a name of small letters, digits and hyphens, such as: name: my-job",
+    "namespace": "use small letters, digits and hyphens, 63 at most",
+    "kind": "use service (runs until stopped) or batch (runs until it has finished)",
+    "command": 'add the program and its arguments as a list, such as: command: ["/bin/sleep", "60"]',
+    "replicas": "use a whole number from 0 to 100000",
+    "env": 'write names with text values, such as: env: {LEVEL: "3"}',
+    "cpu": "write cores or millicores, such as 2, 0.5 or 250m",
+    "memory": "write bytes with a suffix, such as 64Mi, 1Gi or 500M",
+    "pids": "use a whole number from 1 to 4194304",
+    "ports": "write a list such as: ports: [{name: http, hostPort: 8080}]",
+    "hostPort": "use a whole number from 1 to 65535",
+    "restartPolicy": "use Always, OnFailure or Never",
+    "backoffLimit": "use a whole number from 0 to 1000",
+    "terminationGracePeriodSeconds": "use whole seconds from 0 to 3600",
+    "on_disconnect": "use keep or stop",
+    "resources": "write requests and limits, such as: resources: {requests: {cpu: 250m, memory: 64Mi}}",
+    "requests": "write amounts such as: requests: {cpu: 250m, memory: 64Mi, pids: 64}",
+    "limits": "write amounts such as: limits: {cpu: 250m, memory: 64Mi, pids: 64}",
+}
+
+_ALIASES: Final = {
+    "image": "Skerry runs programs of the node, not images: use command",
+    "args": "put the arguments into command",
+    "limit": "it is called limits",
+    "request": "it is called requests",
+    "containerPort": "workloads share the node's ports: use hostPort",
+    "port": "it is called hostPort",
+    "gpu": "GPUs cannot be requested; known fields here: cpu, memory, pids",
+}
+
+
+def _fields(kind: type[msgspec.Struct]) -> list[str]:
+    return [field.encode_name for field in msgspec.structs.fields(kind)]
+
+
+_FIELDS_BY_LAST: Final = {
+    "": _fields(JobSpec),
+    "resources": _fields(Resources),
+    "requests": _fields(ResourceSet),
+    "limits": _fields(ResourceSet),
+    "ports": _fields(Port),
+}
+
+
+def _last(path: str) -> str:
+    return re.sub(r"\[[^\]]*\]", "", path).rpartition(".")[2]
+
+
+def _nearest(field: str, path: str) -> str:
+    known = _FIELDS_BY_LAST.get(_last(path), [])
+    folded = {name.lower().replace("_", ""): name for name in known}
+    if field in _ALIASES:
+        return _ALIASES[field]
+    close = difflib.get_close_matches(field.lower().replace("_", "")[:64], list(folded), n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {folded[close[0]]}?"
+    elsewhere = [owner for owner, names in _FIELDS_BY_LAST.items() if field in names]
+    if elsewhere:
+        return f"{field} belongs " + (f"under {elsewhere[0]}" if elsewhere[0] else "to the job itself")
+    return f"known fields here: {', '.join(known)}"
+
+
+def _hint(path: str) -> str:
+    for part in reversed(re.sub(r"\[[^\]]*\]", "", path).split(".")):
+        if part in _HINTS:
+            return _HINTS[part]
+    return "see the job file reference"
+
+
+def _located(path: str, value: object) -> str:
+    """Name the key that ``[...]`` of a mapping stands for, where one value is no good text."""
+    owner = path[: -len("[...]")]
+    mapping = value.get(owner) if isinstance(value, Mapping) else None
+    if isinstance(mapping, Mapping):
+        for key, inner in mapping.items():
+            if not isinstance(inner, str) or len(inner) > 32_768:
+                return f"{owner}.{key}"
+    return owner
+
+
+def _check_command(spec: JobSpec) -> None:
+    if not spec.command[0]:
+        raise JobFileError("command[0], the program, is empty", hint=_HINTS["command"], field="command[0]")
+    size = sum(len(part.encode()) + 1 for part in spec.command)
+    size += sum(len(name.encode()) + len(text.encode()) + 2 for name, text in spec.env.items())
+    if size > TEXT_BYTES_MAX:
+        raise JobFileError(
+            f"command and env have {size} bytes, more than {TEXT_BYTES_MAX}",
+            hint="pass large data in a file",
+            field="command" if len("".join(spec.command)) > size // 2 else "env",
+        )
+
+
+def _check_environment(spec: JobSpec) -> None:
+    for name in spec.env:
+        if _ENV_NAME.fullmatch(name) is None or len(name) > 256:
+            raise JobFileError(
+                f"env.{name[:60]} is no name of an environment variable",
+                hint="use letters, digits and underscores, not beginning with a digit",
+                field=f"env.{name[:60]}",
+            )
+        if name.startswith("SKERRY_"):
+            raise JobFileError(
+                f"env.{name[:60]} is reserved", hint="names that begin with SKERRY_ are set by the agent",
+                field=f"env.{name[:60]}",
+            )  # fmt: skip
+
+
+def _check_ports(ports: tuple[Port, ...]) -> None:
+    names: dict[str, int] = {}
+    numbers: dict[int, int] = {}
+    for position, port in enumerate(ports):
+        if port.name in names:
+            raise JobFileError(
+                f"ports[{position}].name {port.name!r} is taken by ports[{names[port.name]}]",
+                hint="give each port its own name", field=f"ports[{position}].name",
+            )  # fmt: skip
+        if port.host_port in numbers:
+            raise JobFileError(
+                f"ports[{position}].hostPort {port.host_port} is taken by ports[{numbers[port.host_port]}]",
+                hint="give each port its own number", field=f"ports[{position}].hostPort",
+            )  # fmt: skip
+        names[port.name] = numbers[port.host_port] = position
+
+
+def _amounts(resources: Resources) -> tuple[Limits, tuple[int, int, int]]:
+    """(limits, requests); requests in the order cpu, memory, pids."""
+    asked, bound = resources.requests, resources.limits
+    limit_cpu = _cpu(bound.cpu, "limits")
+    limit_memory = _memory(bound.memory, "limits")
+    cpu = _cpu(asked.cpu, "requests") or limit_cpu or DEFAULT_CPU_MILLICORES
+    memory = _memory(asked.memory, "requests") or limit_memory or DEFAULT_MEMORY_BYTES
+    pids = asked.pids or (min(bound.pids, DEFAULT_PIDS) if asked.pids is None and bound.pids else DEFAULT_PIDS)
+    limit_pids = bound.pids or max(DEFAULT_PIDS_LIMIT, pids)
+    _check_order("cpu", cpu, limit_cpu, format_cpu(cpu), format_cpu(limit_cpu))
+    _check_order("memory", memory, limit_memory, format_memory(memory), format_memory(limit_memory))
+    _check_order("pids", pids, limit_pids, str(pids), str(limit_pids))
+    return Limits(limit_cpu, limit_memory, limit_pids), (cpu, memory, pids)
+
+
+def _check_order(name: str, request: int, limit: int, request_text: str, limit_text: str) -> None:
+    if limit and request > limit:
+        raise JobFileError(
+            f"resources.requests.{name} ({request_text}) is more than resources.limits.{name} ({limit_text})",
+            hint="request at most the limit, or raise the limit",
+            field=f"resources.requests.{name}",
+        )
+
+
+def _cpu(text: str | None, part: str) -> int:
+    return _amount(text, f"resources.{part}.cpu", parse_cpu_millicores)
+
+
+def _memory(text: str | None, part: str) -> int:
+    return _amount(text, f"resources.{part}.memory", parse_memory_bytes)
+
+
+def _amount(text: str | None, field: str, parse: Any) -> int:
+    if text is None:
+        return 0
+    try:
+        return int(parse(text))
+    except UnitError as error:
+        raise JobFileError(f"{field}: {error}", hint=error.hint, field=field) from None
+
+
+def _default_policy(kind: str) -> RestartPolicy:
+    return RestartPolicy.ALWAYS if kind == "service" else RestartPolicy.ON_FAILURE
+
+
+def _check_policy(spec: JobSpec, policy: RestartPolicy) -> None:
+    if spec.kind == "batch" and policy is RestartPolicy.ALWAYS:
+        raise JobFileError(
+            "a batch job that always restarts never finishes",
+            hint="use restartPolicy OnFailure or Never, or kind service",
+            field="restartPolicy",
+        )
+    if policy is RestartPolicy.NEVER and spec.backoff_limit:
+        raise JobFileError(
+            "backoffLimit says how often to restart, restartPolicy Never says not to",
+            hint="leave backoffLimit out, or use restartPolicy OnFailure",
+            field="backoffLimit",
+        )

@@ -1,0 +1,260 @@
+"""The agents' sessions that this replica holds.
+
+Owns: admission of agents (credentials, hello, registration), one session a node, and bounds.
+Must not know: what happens inside a session (`scheduler.held_session`), or placement.
+
+A node is registered by a committed command only when its registration differs from what the
+state has: a reconnect after an election writes nothing to the log.  A second session of one
+node replaces the first: an agent that dials again knows better than a half-open connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+from aiohttp import WSMsgType, web
+
+from raft.errors import SkerryError
+from scheduler.commands import RegisterNode
+from scheduler.held_session import Door, HeldSession, Log, Trace
+from scheduler.model import NAME_PATTERN
+from scheduler.session import (
+    FRAME_BYTES_MAX,
+    PROTOCOL_VERSION,
+    SESSION_PATH,
+    AgentHello,
+    Frame,
+    SessionAccepted,
+    SessionRefused,
+    decode_frame,
+    encode_frame,
+)
+from scheduler.state import State
+
+SESSIONS_MAX = 10_000
+HELLO_S = 5.0
+BARRIER_S = 3.0
+REGISTER_S = 5.0
+GOODBYE_S = 1.0
+AMOUNT_MAX = 1 << 50
+
+_NODE = re.compile(NAME_PATTERN)
+
+
+class SessionDenied(SkerryError):
+    """An agent is not admitted; the code says why."""
+
+    def __init__(self, code: str, message: str, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code  # type: ignore[misc]  # per refusal, not per class
+
+
+class Sessions:
+    """All sessions of this replica.
+
+    Args:
+        replica: this replica's id.
+        state: the replicated state, read-only here.
+        door: proposals and barriers.
+        authorize: raises SkerryError unless the request carries the link token.
+        refused: turns such an error into an HTTP answer.
+        cluster: (cluster id or "" before the cluster is formed, generation).
+        leader: the leader as far as known.
+        wait_applied: returns once an index is applied here.
+        wall_ms: Unix milliseconds, for people.
+    """
+
+    def __init__(
+        self,
+        *,
+        replica: str,
+        state: State,
+        door: Door,
+        trace: Trace,
+        log: Log,
+        authorize: Callable[[web.Request], None],
+        refused: Callable[[SkerryError], web.StreamResponse],
+        cluster: Callable[[], tuple[str, int]],
+        leader: Callable[[], str | None],
+        wait_applied: Callable[..., Awaitable[None]],
+        wall_ms: Callable[[], int],
+        sessions_max: int = SESSIONS_MAX,
+    ) -> None:
+        self._replica = replica
+        self._state = state
+        self._door = door
+        self._trace = trace
+        self._log = log
+        self._authorize = authorize
+        self._refused = refused
+        self._cluster = cluster
+        self._leader = leader
+        self._wait_applied = wait_applied
+        self._wall_ms = wall_ms
+        self._sessions_max = sessions_max
+        self._by_node: dict[str, HeldSession] = {}
+        self._open = 0
+        self._seen_index = 0
+        self._stopping = False
+
+    def routes(self) -> list[web.RouteDef]:
+        """For the links listener."""
+        return [web.get(SESSION_PATH, self._handle)]
+
+    def usage(self) -> dict[str, tuple[int, int]]:
+        """Nodes whose session is held here, with (CPU nanoseconds, memory bytes) as last reported."""
+        return {node: session.node_usage for node, session in sorted(self._by_node.items())}
+
+    def get(self, node: str) -> HeldSession | None:
+        """The session of `node`, if it is held here."""
+        return self._by_node.get(node)
+
+    def applied(self, index: int) -> None:
+        """The state has moved on to `index`: mark the sessions whose node it touched."""
+        if self._by_node:
+            for node in self._state.changed_nodes(self._seen_index):
+                if (session := self._by_node.get(node)) is not None:
+                    session.mark()
+        self._seen_index = index
+
+    async def close(self) -> None:
+        """Send every agent elsewhere."""
+        self._stopping = True
+        try:
+            async with asyncio.timeout(GOODBYE_S):
+                await asyncio.gather(*(session.end("stopping") for session in self._by_node.values()))
+        except TimeoutError:
+            pass
+
+    # --- one connection -------------------------------------------------------------------------
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        try:
+            self._authorize(request)
+            if self._stopping or self._open >= self._sessions_max:
+                raise SessionDenied("overloaded", f"replica {self._replica} takes no more agents", "dial another one")
+        except SkerryError as error:
+            return self._refused(error)
+        socket = web.WebSocketResponse(compress=False, max_msg_size=FRAME_BYTES_MAX, autoping=True, timeout=1.0)
+        self._open += 1
+        try:
+            await socket.prepare(request)
+            await self._talk(socket)
+        except (ConnectionError, TimeoutError) as error:
+            self._log.info("an agent's connection broke", why=repr(error))
+        finally:
+            self._open -= 1
+        return socket
+
+    async def _talk(self, socket: web.WebSocketResponse) -> None:
+        try:
+            hello = await self._hello(socket)
+            await self._register(hello)
+        except SkerryError as error:
+            self._log.warning("an agent was not admitted", code=error.code, why=error.message)
+            await self._send(socket, SessionRefused(error.code, error.message, error.hint))
+            await socket.close()
+            return
+        cluster_id, generation = self._cluster()
+        session = HeldSession(
+            socket=socket,
+            hello=hello,
+            generation=generation,
+            state=self._state,
+            door=self._door,
+            trace=self._trace,
+            log=self._log,
+            wall_ms=self._wall_ms,
+            wait_applied=self._wait_applied,
+        )
+        older = self._by_node.get(hello.node)
+        self._by_node[hello.node] = session
+        why = "broken"
+        try:
+            if older is not None:
+                await older.end("replaced")
+            await self._send(socket, SessionAccepted(cluster_id, self._replica, self._leader()))
+            self._trace.emit("conn", peer=hello.node, what="opened", why="session")
+            self._log.info("holding a session", node=hello.node, incarnation=hello.incarnation)
+            why = await session.serve()
+        finally:
+            if self._by_node.get(hello.node) is session:
+                del self._by_node[hello.node]
+            self._trace.emit("conn", peer=hello.node, what="closed", why=why)
+            self._log.info("a session ended", node=hello.node, why=why)
+
+    async def _hello(self, socket: web.WebSocketResponse) -> AgentHello:
+        """The first frame, checked."""
+        message = await socket.receive(timeout=HELLO_S)
+        if message.type is not WSMsgType.BINARY:
+            raise SessionDenied("bad-frame", "the first message must be a binary hello", "")
+        try:
+            frame = decode_frame(message.data)
+        except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
+            raise SessionDenied("bad-frame", f"the hello cannot be read: {error}", "is it another version?") from None
+        hello = frame.body
+        if not isinstance(hello, AgentHello):
+            raise SessionDenied("bad-frame", f"a session begins with AgentHello, not {type(hello).__name__}", "")
+        self._trace.observe(frame.lc, frame.hlc)
+        self._trace.emit("recv", m=frame.m, fr=hello.node, type="AgentHello", bytes=len(message.data))
+        self._check(hello)
+        return hello
+
+    def _check(self, hello: AgentHello) -> None:
+        if hello.protocol != PROTOCOL_VERSION:
+            raise SessionDenied(
+                "protocol-version",
+                f"the agent speaks session protocol {hello.protocol}, this replica {PROTOCOL_VERSION}",
+                "run the same version everywhere",
+            )
+        cluster_id, _ = self._cluster()
+        if not cluster_id:
+            raise SessionDenied("not-formed", "the cluster is not formed yet", "try again shortly")
+        if hello.cluster_id not in ("", cluster_id):
+            raise SessionDenied(
+                "wrong-cluster",
+                f"the agent works for cluster {hello.cluster_id}, this is {cluster_id}",
+                "point it at its own cluster, or give it a fresh directory",
+            )
+        amounts: Sequence[int] = (hello.capacity.cpu_millicores, hello.capacity.memory_bytes, hello.capacity.pids)
+        if not _NODE.fullmatch(hello.node) or not all(0 <= amount < AMOUNT_MAX for amount in amounts):
+            raise SessionDenied("bad-hello", "node name or capacity is out of range", "names are DNS labels")
+
+    async def _register(self, hello: AgentHello) -> None:
+        """Make the committed registration equal to the hello."""
+        await self._door.barrier(timeout_s=BARRIER_S)
+        known = self._state.registration(hello.node)
+        if known is not None and _same(known, hello):
+            return
+        command = RegisterNode(
+            hello.node,
+            hello.incarnation,
+            hello.boot_id,
+            hello.capacity,
+            hello.isolation,
+            hello.isolation_why,
+            hello.address,
+            self._wall_ms(),
+        )
+        applied = await self._door.propose(command, timeout_s=REGISTER_S)
+        if applied.result.code:
+            raise SessionDenied(applied.result.code, applied.result.message, applied.result.hint)
+        await self._wait_applied(applied.index, timeout_s=REGISTER_S)
+
+    async def _send(self, socket: web.WebSocketResponse, body: SessionAccepted | SessionRefused) -> None:
+        message, lamport, hybrid = self._trace.stamp_send()
+        try:
+            async with asyncio.timeout(HELLO_S):
+                await socket.send_bytes(encode_frame(Frame(message, lamport, hybrid, body)))
+        except (ConnectionError, RuntimeError) as error:
+            raise ConnectionError(str(error)) from None
+
+
+def _same(known: Any, hello: AgentHello) -> bool:
+    """Whether the committed registration says what the hello says."""
+    fields = ("incarnation", "boot_id", "capacity", "isolation", "isolation_why", "address")
+    return all(getattr(known, field) == getattr(hello, field) for field in fields)

@@ -1,0 +1,108 @@
+"""The attempts: one row each, chained from newest to oldest per allocation.
+
+Owns: the attempts' columns and their exits.  Must not know: jobs' wishes or nodes' capacity.
+Only the newest `HISTORY_KEPT` ended attempts behind the current one are kept.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from scheduler.model import AllocationState, Capacity, Exit
+from scheduler.state.columns import Table
+
+HISTORY_KEPT: Final = 4
+STATES: Final = tuple(AllocationState)
+STATE_CODE: Final = {state: code for code, state in enumerate(STATES)}
+LIVE_CODES: Final = tuple(
+    STATE_CODE[state] for state in (AllocationState.PLACED, AllocationState.RUNNING, AllocationState.STOPPING)
+)
+NONE: Final = -1
+
+_COLUMNS: Final = (
+    "job", "ordinal", "attempt", "epoch", "node", "state", "version", "cpu", "memory", "pids",
+    "pid", "sequence", "placed_ms", "started_ms", "ended_ms", "streak", "failures", "ordered", "previous",
+)  # fmt: skip
+
+
+class AttemptTable:
+    """All attempts that are kept.  Each column is an attribute, `previous` holds row + 1."""
+
+    def __init__(self) -> None:
+        self.table = Table(_COLUMNS)
+        c = self.table.columns
+        self.job, self.ordinal, self.attempt, self.epoch = c["job"], c["ordinal"], c["attempt"], c["epoch"]
+        self.node, self.version, self._state = c["node"], c["version"], c["state"]
+        self.pid, self.sequence = c["pid"], c["sequence"]
+        self.placed_ms, self.started_ms, self.ended_ms = c["placed_ms"], c["started_ms"], c["ended_ms"]
+        self.streak, self.failures, self.ordered = c["streak"], c["failures"], c["ordered"]
+        """`ordered`: 1 when a committed decision stopped the attempt, not the workload itself."""
+        self._cpu, self._memory, self._pids, self._previous = c["cpu"], c["memory"], c["pids"], c["previous"]
+        self.ports: dict[int, tuple[int, ...]] = {}
+        self.cgroups: dict[int, str] = {}
+        self.exits: dict[int, Exit] = {}
+
+    def add(self, *, job: int, ordinal: int, attempt: int, epoch: int, node: int, version: int, need: Capacity,
+            ports: tuple[int, ...], placed_ms: int, previous: int) -> int:  # fmt: skip
+        """A row for a new attempt in state placed; `previous` is the row before it or NONE."""
+        row = self.table.new_row()
+        self.job[row], self.ordinal[row], self.attempt[row], self.epoch[row] = job, ordinal, attempt, epoch
+        self.node[row], self.version[row], self.placed_ms[row] = node, version, placed_ms
+        self._cpu[row], self._memory[row], self._pids[row] = need.cpu_millicores, need.memory_bytes, need.pids
+        self.sequence[row] = NONE
+        self._state[row] = STATE_CODE[AllocationState.PLACED]
+        self._previous[row] = previous + 1
+        if ports:
+            self.ports[row] = ports
+        self._trim(row)
+        return row
+
+    def state(self, row: int) -> AllocationState:
+        """State of the attempt."""
+        return STATES[self._state[row]]
+
+    def set_state(self, row: int, state: AllocationState) -> None:
+        """Enter a state that `scheduler.lifecycle` allows."""
+        self._state[row] = STATE_CODE[state]
+
+    def need(self, row: int) -> Capacity:
+        """What the attempt books."""
+        return Capacity(self._cpu[row], self._memory[row], self._pids[row])
+
+    def previous(self, row: int) -> int:
+        """The attempt before, or NONE."""
+        return self._previous[row] - 1
+
+    def chain(self, row: int) -> list[int]:
+        """`row` and the kept attempts before it, newest first."""
+        rows = []
+        while row != NONE:
+            rows.append(row)
+            row = self.previous(row)
+        return rows
+
+    def find(self, newest: int, epoch: int) -> int:
+        """The row of `epoch` in the chain that starts at `newest`, or NONE."""
+        row = newest
+        while row != NONE and self.epoch[row] != epoch:
+            row = self.previous(row)
+        return row
+
+    def drop(self, newest: int) -> None:
+        """Free a whole chain; none of it may be live."""
+        for row in self.chain(newest):
+            self._free(row)
+
+    def _trim(self, newest: int) -> None:
+        rows = self.chain(newest)
+        for row in rows[HISTORY_KEPT + 1 :]:
+            self._free(row)
+        if len(rows) > HISTORY_KEPT + 1:
+            self._previous[rows[HISTORY_KEPT]] = 0
+
+    def _free(self, row: int) -> None:
+        assert self._state[row] not in LIVE_CODES, "a live attempt is never forgotten"
+        self.table.free_row(row)
+        self.ports.pop(row, None)
+        self.cgroups.pop(row, None)
+        self.exits.pop(row, None)

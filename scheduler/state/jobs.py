@@ -1,0 +1,150 @@
+"""The jobs: what was asked for, by which request, and the newest attempt of each allocation.
+
+Owns: job records, their remembered requests, and the bound on stopped jobs.
+Must not know: nodes, or how commands are decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+from msgspec import Struct
+
+from scheduler.model import Capacity, ResolvedJob, RestartPolicy, allocation_id, job_id
+from scheduler.state.columns import Int64s
+from scheduler.state.waiting import Waiting
+
+REQUESTS_KEPT: Final = 64
+STOPPED_JOBS_KEPT: Final = 10_000
+JOBS_MAX: Final = 100_000
+ALLOCATIONS_MAX: Final = 1_000_000
+_NONE: Final = -1
+
+
+class Request(Struct, frozen=True, array_like=True):
+    """A request id that was granted: digest of its body, and what it was answered."""
+
+    digest: bytes
+    index: int
+    version: int
+    outcome: str
+
+
+class JobRecord:
+    """One job."""
+
+    def __init__(self, number: int, spec: ResolvedJob) -> None:
+        workload = spec.workload
+        self.number = number
+        self.id = job_id(workload.namespace, workload.job)
+        self.namespace, self.name = workload.namespace, workload.job
+        self.version = 0
+        self.shape_version = 0
+        """Version since which attempts are of the present shape (anything but the number of replicas)."""
+        self.submitted_index = 0
+        self.stopped = False
+        self.spec = spec
+        self.requests: dict[str, Request] = {}
+        self.newest: Int64s = np.zeros(0, dtype=np.int64)
+        """Row of the newest attempt by ordinal, -1 = none; may be longer than `replicas`."""
+        self.live = 0
+        self.per_node: dict[int, int] = {}
+        """Live attempts by node slot."""
+        self.waiting = Waiting()
+        self._derive()
+
+    def _derive(self) -> None:
+        spec = self.spec
+        self.replicas = spec.replicas
+        self.need = Capacity(spec.cpu_millicores, spec.memory_bytes, spec.pids)
+        self.ports = tuple(port for _, port in spec.workload.ports)
+        self.policy = RestartPolicy(spec.restart_policy)
+
+    def put(self, spec: ResolvedJob) -> None:
+        """Take a new specification."""
+        self.spec = spec
+        self._derive()
+        missing = spec.replicas - len(self.newest)
+        if missing > 0:
+            self.newest = np.concatenate([self.newest, np.full(missing, _NONE, dtype=np.int64)])
+
+    def allocation(self, ordinal: int) -> str:
+        """The id of one allocation."""
+        return allocation_id(self.namespace, self.name, ordinal)
+
+    def newest_row(self, ordinal: int) -> int:
+        """Row of the newest attempt, or -1."""
+        return int(self.newest[ordinal]) if 0 <= ordinal < len(self.newest) else _NONE
+
+    def remember(self, request_id: str, request: Request) -> None:
+        """Keep a granted request id; the oldest beyond `REQUESTS_KEPT` are forgotten."""
+        self.requests[request_id] = request
+        while len(self.requests) > REQUESTS_KEPT:
+            del self.requests[next(iter(self.requests))]
+
+    def count_on(self, slot: int, change: int) -> None:
+        """One live attempt more or less on a node."""
+        self.live += change
+        after = self.per_node.get(slot, 0) + change
+        assert after >= 0, "live attempts cannot be negative"
+        if after:
+            self.per_node[slot] = after
+        else:
+            del self.per_node[slot]
+
+
+class JobTable:
+    """All jobs by id, in order of their creation."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[str, JobRecord] = {}
+        self.by_number: dict[int, JobRecord] = {}
+        self.next_number = 1
+        self.replicas_total = 0
+        self.waiting: dict[str, None] = {}
+        """Jobs of which something waits, longest first."""
+        self.retired: dict[str, None] = {}
+        """Stopped jobs of which nothing lives, oldest first."""
+
+    def __len__(self) -> int:
+        return len(self.by_id)
+
+    def __iter__(self) -> Iterator[JobRecord]:
+        return iter(self.by_id.values())
+
+    def get(self, job: str) -> JobRecord | None:
+        """The job with this id."""
+        return self.by_id.get(job)
+
+    def create(self, spec: ResolvedJob) -> JobRecord:
+        """A new record, version 0 until the specification is put."""
+        record = JobRecord(self.next_number, spec)
+        self.next_number += 1
+        self.by_id[record.id] = self.by_number[record.number] = record
+        return record
+
+    def note_waiting(self, record: JobRecord) -> None:
+        """Keep `waiting` true after a change of the record's queues."""
+        if len(record.waiting):
+            self.waiting.setdefault(record.id)
+        else:
+            self.waiting.pop(record.id, None)
+
+    def remove(self, record: JobRecord) -> None:
+        """Forget a job of which nothing lives."""
+        assert record.live == 0, "a job with live attempts is never forgotten"
+        del self.by_id[record.id]
+        del self.by_number[record.number]
+        self.replicas_total -= record.replicas
+        self.retired.pop(record.id, None)
+        self.waiting.pop(record.id, None)
+
+
+def split_allocation(allocation: str) -> tuple[str, int] | None:
+    """(job id, ordinal) of ``namespace/name.index``, or None when it is no such id."""
+    job, dot, text = allocation.rpartition(".")
+    if not dot or not text.isascii() or not text.isdigit() or len(text) > 9 or (text[0] == "0" and text != "0"):
+        return None
+    return job, int(text)

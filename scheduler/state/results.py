@@ -1,0 +1,88 @@
+"""What applying a command says back.
+
+Owns: one result struct a command, with a stable `code` on refusal and the changes as trace
+events.  Must not know: how they are shown or sent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+Change = tuple[str, dict[str, Any]]
+"""(kind, fields), ready for ``tracer.emit(kind, **fields)``; kinds job, place, node (DESIGN.md §10)."""
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """Common to all results.  `code` is "" when the command was done."""
+
+    index: int
+    code: str = ""
+    message: str = ""
+    hint: str = ""
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the command was not refused as a whole."""
+        return not self.code
+
+
+class NodeResult(Result, frozen=True, kw_only=True):
+    """Of RegisterNode and SetNodeState.
+
+    `outcome`: registered | unchanged | updated | replaced (new sandboxer) | rebooted | ready | cordoned.
+    """
+
+    node: str
+    generation: int = 0
+    outcome: str = ""
+
+
+class JobResult(Result, frozen=True, kw_only=True):
+    """Of SubmitJob and StopJob.
+
+    A repeated request id gets the first result again: `index` is then the index of the
+    first one and `repeated` is set.  `outcome`: created | replaced | unchanged | stopped.
+    """
+
+    job: str
+    version: int = 0
+    outcome: str = ""
+    repeated: bool = False
+
+
+class Refusal(Struct, frozen=True):
+    """Why one placement of a plan was not booked."""
+
+    allocation: str
+    attempt: int
+    node: str
+    code: str
+    reason: str
+
+
+class PlanResult(Result, frozen=True, kw_only=True):
+    """Of Plan.  `placed` are (allocation, attempt, epoch)."""
+
+    placed: tuple[tuple[str, int, int], ...] = ()
+    refused: tuple[Refusal, ...] = ()
+
+
+class StatusResult(Result, frozen=True, kw_only=True):
+    """Of ReportStatus.
+
+    `unknown` are (allocation, epoch) pairs that this state does not know on that node:
+    what runs there under them needs a committed stop (StopUnknown).
+    """
+
+    applied: int = 0
+    stale: int = 0
+    unknown: tuple[tuple[str, int], ...] = ()
+
+
+class StopsResult(Result, frozen=True, kw_only=True):
+    """Of StopUnknown: the (allocation, epoch) pairs that have a stop record now."""
+
+    stops: tuple[tuple[str, int], ...] = ()

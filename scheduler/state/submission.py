@@ -1,0 +1,153 @@
+"""Applying SubmitJob and StopJob.
+
+Owns: request ids, compare-and-set on the version, and what a new specification does to the
+attempts of the one before.  Must not know: placement.
+
+A change of anything but `replicas` is a new *shape*: live attempts are stopped, and each
+allocation is placed anew once its node reported the exit (recreate per allocation).
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import msgspec
+from msgspec.structs import replace
+
+from scheduler.commands import StopJob, SubmitJob
+from scheduler.model import ResolvedJob, job_id
+from scheduler.state.books import Books
+from scheduler.state.jobs import ALLOCATIONS_MAX, JOBS_MAX, JobRecord, Request
+from scheduler.state.results import Change, JobResult
+
+
+def submit(books: Books, index: int, command: SubmitJob) -> JobResult:
+    """Create or replace a job; idempotent by (namespace, job, request id)."""
+    workload = command.job.workload
+    name = job_id(workload.namespace, workload.job)
+    digest = _digest("submit", [command.job, command.expected_version])
+    job = books.jobs.get(name)
+    repeated = _repeated(job, name, command.request_id, digest, index)
+    if repeated is not None:
+        return repeated
+    refused = _version_conflict(job, name, command.expected_version, index) or _too_many(books, job, command.job, index)
+    if refused is not None:
+        return refused
+    if job is not None and not job.stopped and job.spec == command.job:
+        outcome = "unchanged"
+    else:
+        outcome = "created" if job is None else "replaced"
+        job = _put(books, job or books.jobs.create(command.job), command.job, index, created=job is None)
+    return _granted(job, index, command.request_id, digest, outcome, "submit")
+
+
+def stop(books: Books, index: int, command: StopJob) -> JobResult:
+    """Stop a job: a stop record for every live attempt."""
+    name = job_id(command.namespace, command.name)
+    digest = _digest("stop", [name])
+    job = books.jobs.get(name)
+    repeated = _repeated(job, name, command.request_id, digest, index)
+    if repeated is not None:
+        return repeated
+    if job is None:
+        return JobResult(
+            index=index, job=name, code="no-such-job", message=f"there is no job {name}", hint="list jobs with: job ls"
+        )
+    outcome = "unchanged" if job.stopped else "stopped"
+    if not job.stopped:
+        job.stopped = True
+        job.waiting.clear()
+        books.jobs.note_waiting(job)
+        for ordinal in range(len(job.newest)):
+            books.order_stop(job, ordinal, index)
+        if job.live == 0:
+            books.retire(job)
+    return _granted(job, index, command.request_id, digest, outcome, "stop")
+
+
+def _put(books: Books, job: JobRecord, spec: ResolvedJob, index: int, *, created: bool) -> JobRecord:
+    old_replicas = 0 if created else job.replicas
+    same_shape = not created and not job.stopped and replace(job.spec, replicas=spec.replicas) == spec
+    job.version += 1
+    job.put(spec)
+    job.submitted_index = index
+    job.stopped = False
+    books.jobs.retired.pop(job.id, None)
+    books.jobs.replicas_total += spec.replicas - old_replicas
+    if not same_shape:
+        job.shape_version = job.version
+    _settle(books, job, index, old_replicas=old_replicas, same_shape=same_shape)
+    return job
+
+
+def _settle(books: Books, job: JobRecord, index: int, *, old_replicas: int, same_shape: bool) -> None:
+    """Stop what is of another shape or surplus, and queue what is wanted."""
+    first_unwanted = job.replicas if same_shape else 0
+    for ordinal in range(first_unwanted, len(job.newest)):
+        books.order_stop(job, ordinal, index)
+    for ordinal in range(job.replicas, len(job.newest)):
+        if not books.is_live(job.newest_row(ordinal)):
+            books.forget(job, ordinal)
+        job.waiting.discard(ordinal)
+    if old_replicas == 0 and job.live == 0:
+        job.waiting.clear()
+        job.waiting.add_range(0, job.replicas)
+    else:
+        for ordinal in range(old_replicas if same_shape else 0, job.replicas):
+            books.reconsider(job, ordinal)
+    books.jobs.note_waiting(job)
+
+
+def _granted(job: JobRecord, index: int, request_id: str, digest: bytes, outcome: str, do: str) -> JobResult:
+    job.remember(request_id, Request(digest, index, job.version, outcome))
+    change: Change = ("job", {
+        "do": do, "index": index, "job": job.id, "version": job.version, "request_id": request_id, "outcome": outcome,
+    })  # fmt: skip
+    return JobResult(index=index, job=job.id, version=job.version, outcome=outcome, changes=(change,))
+
+
+def _repeated(job: JobRecord | None, name: str, request_id: str, digest: bytes, index: int) -> JobResult | None:
+    first = None if job is None else job.requests.get(request_id)
+    if first is None:
+        return None
+    if first.digest != digest:
+        return JobResult(
+            index=index,
+            job=name,
+            code="request-id-reused",
+            message=f"request id {request_id} was used for another request on {name}, at index {first.index}",
+            hint="use a new request id for a new request; repeat an old one with the same body only",
+        )
+    return JobResult(index=first.index, job=name, version=first.version, outcome=first.outcome, repeated=True)
+
+
+def _version_conflict(job: JobRecord | None, name: str, expected: int, index: int) -> JobResult | None:
+    version = 0 if job is None else job.version
+    if expected < 0 or expected == version:
+        return None
+    return JobResult(
+        index=index,
+        job=name,
+        version=version,
+        code="version-conflict",
+        message=f"{name} is at version {version}, not {expected}",
+        hint="read the job again and repeat with its version, or leave expected_version out",
+    )
+
+
+def _too_many(books: Books, job: JobRecord | None, spec: ResolvedJob, index: int) -> JobResult | None:
+    total = books.jobs.replicas_total - (0 if job is None else job.replicas) + spec.replicas
+    if total <= ALLOCATIONS_MAX and (job is not None or len(books.jobs) < JOBS_MAX):
+        return None
+    return JobResult(
+        index=index,
+        job=job_id(spec.workload.namespace, spec.workload.job),
+        code="too-many-allocations",
+        message=f"that would be {total} allocations in {len(books.jobs)} jobs",
+        hint=f"at most {ALLOCATIONS_MAX} allocations and {JOBS_MAX} jobs are kept; stop jobs that are not needed",
+    )
+
+
+def _digest(kind: str, body: list[object]) -> bytes:
+    encoded = msgspec.msgpack.encode([kind, body], order="deterministic")
+    return blake2b(encoded, digest_size=16).digest()

@@ -1,0 +1,211 @@
+"""What the state looks like from outside: plain data for the API, agents and placement.
+
+Owns: the shapes (keys of DESIGN.md §13).  Must not know: HTTP.  Nothing here changes state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from scheduler.engine.world import World
+from scheduler.lifecycle import job_state
+from scheduler.model import AllocationState, Capacity
+from scheduler.session import Assignment, StopOrder
+from scheduler.state.allocations import LIVE_CODES, NONE, STATE_CODE, STATES
+from scheduler.state.books import Books
+from scheduler.state.jobs import JobRecord
+
+
+def world(books: Books, absent: Sequence[str]) -> World:
+    """Dense arrays of all nodes."""
+    nodes = books.nodes
+    count = len(nodes)
+    columns = nodes.table.columns
+    present = np.ones(count, dtype=bool)
+    for name in absent:
+        slot = nodes.slot_of.get(name)
+        if slot is not None:
+            present[slot] = False
+    return World(
+        names=tuple(entry.node for entry in nodes.entries),
+        capacity=tuple(columns[name].dense(count) for name in ("cpu", "memory", "pids")),
+        used=tuple(columns[name].dense(count) for name in ("used_cpu", "used_memory", "used_pids")),
+        generation=columns["generation"].dense(count),
+        ready=columns["ready"].dense(count).astype(bool),
+        present=present,
+        hashes=columns["hash"].dense(count),
+        ports=nodes.port_holders,
+    )
+
+
+def counts(books: Books, job: JobRecord) -> dict[str, int]:
+    """Allocations of a job by what they are doing; `replicas` are wanted."""
+    rows = job.newest[: job.replicas]
+    rows = rows[rows != NONE]
+    codes = books.attempts.table.columns["state"].gather(rows) if len(rows) else np.zeros(0, dtype=np.int64)
+    by_code = np.bincount(codes, minlength=len(STATES))
+    found = {state.value: int(by_code[code]) for code, state in enumerate(STATES)}
+    return {"replicas": job.replicas, "waiting": len(job.waiting), "backing_off": job.waiting.backing_off(), **found}
+
+
+def state_of(books: Books, job: JobRecord) -> str:
+    """One word for the job (`lifecycle.JobState`)."""
+    tally = counts(books, job)
+    complete, broken = _settled(books, job)
+    return job_state(
+        stopped=job.stopped,
+        replicas=job.replicas,
+        live=job.live,
+        running=tally[AllocationState.RUNNING],
+        waiting=tally["waiting"],
+        complete=complete,
+        broken=broken,
+    ).value
+
+
+def _settled(books: Books, job: JobRecord) -> tuple[int, int]:
+    """(complete, broken): allocations that ended and wait for nothing."""
+    settled = job.newest[: job.replicas] != NONE
+    settled[list(job.waiting.ready())] = False
+    settled[list(job.waiting.later())] = False
+    rows = job.newest[: job.replicas][settled]
+    if not len(rows):
+        return 0, 0
+    codes = books.attempts.table.columns["state"].gather(rows)
+    complete = int((codes == STATE_CODE[AllocationState.COMPLETE]).sum())
+    live = int(np.isin(codes, LIVE_CODES).sum())
+    return complete, len(rows) - complete - live
+
+
+def job_summary(books: Books, job: JobRecord) -> dict[str, Any]:
+    """A job without its allocations."""
+    return {
+        "job": job.id,
+        "version": job.version,
+        "kind": job.spec.workload.kind,
+        "state": state_of(books, job),
+        "replicas": job.replicas,
+        "counts": counts(books, job),
+        "index": job.submitted_index,
+    }
+
+
+def job_detail(books: Books, job: JobRecord) -> dict[str, Any]:
+    """A job with its allocations; surplus ones that still live are listed too."""
+    allocations = []
+    for ordinal in range(len(job.newest)):
+        if ordinal < job.replicas or job.newest[ordinal] != NONE:
+            allocations.append(_allocation(books, job, ordinal))
+    workload = job.spec.workload
+    return {
+        **job_summary(books, job),
+        "allocations": allocations,
+        "command": list(workload.command),
+        "requests": capacity(job.need),
+        "limits": limits(job),
+        "ports": [{"name": name, "hostPort": port} for name, port in workload.ports],
+        "restartPolicy": job.policy.value,
+        "backoffLimit": job.spec.backoff_limit,
+    }
+
+
+def limits(job: JobRecord) -> dict[str, int]:
+    """The limits of a job; 0 = none asked for."""
+    bounds = job.spec.workload.limits
+    return {"cpu_millicores": bounds.cpu_millicores, "memory_bytes": bounds.memory_bytes, "pids": bounds.pids}
+
+
+def allocation(books: Books, allocation: str) -> dict[str, Any] | None:
+    """One allocation by id, or None."""
+    job, ordinal = books.locate(allocation)
+    if job is None or (ordinal >= job.replicas and job.newest_row(ordinal) == NONE):
+        return None
+    return _allocation(books, job, ordinal)
+
+
+def _allocation(books: Books, job: JobRecord, ordinal: int) -> dict[str, Any]:
+    row = job.newest_row(ordinal)
+    if row == NONE:
+        return {
+            "id": job.allocation(ordinal), "node": None, "epoch": 0, "attempt": 0, "state": "pending",
+            "pid": None, "cgroup": None, "exit": None, "waiting": ordinal in job.waiting, "previous": [],
+        }  # fmt: skip
+    older = books.attempts.chain(row)[1:]
+    return {
+        **_attempt(books, row),
+        "waiting": ordinal in job.waiting,
+        "previous": [_attempt(books, old) for old in older],
+    }
+
+
+def _attempt(books: Books, row: int) -> dict[str, Any]:
+    attempts = books.attempts
+    end = attempts.exits.get(row)
+    return {
+        "id": books.allocation_of(row),
+        "node": books.nodes.entries[attempts.node[row]].node,
+        "epoch": attempts.epoch[row],
+        "attempt": attempts.attempt[row],
+        "state": attempts.state(row).value,
+        "pid": attempts.pid[row] or None,
+        "cgroup": attempts.cgroups.get(row),
+        "exit": None if end is None else msgspec.to_builtins(end),
+    }
+
+
+def capacity(amounts: Capacity) -> dict[str, int]:
+    """Amounts with their units in the names."""
+    return {
+        "cpu_millicores": amounts.cpu_millicores,
+        "memory_bytes": amounts.memory_bytes,
+        "pids": amounts.pids,
+    }
+
+
+def node(books: Books, slot: int) -> dict[str, Any]:
+    """A node without what is on it."""
+    entry = books.nodes.entries[slot]
+    return {
+        "id": entry.node,
+        "state": entry.state.value,
+        "owner": None,
+        "isolation": {"level": entry.isolation, "why": entry.isolation_why},
+        "capacity": capacity(entry.capacity),
+        "allocated": capacity(books.nodes.used(slot)),
+        "allocations": len(books.nodes.rows[slot]),
+        "incarnation": entry.incarnation,
+        "boot_id": entry.boot_id,
+        "generation": entry.generation,
+        "address": entry.address,
+    }
+
+
+def node_detail(books: Books, slot: int) -> dict[str, Any]:
+    """A node with its live attempts, booked ports and stop records."""
+    attempts = books.attempts
+    placed = sorted(books.nodes.rows[slot], key=lambda row: (attempts.job[row], attempts.ordinal[row]))
+    return {
+        **node(books, slot),
+        "allocations": [_attempt(books, row) for row in placed],
+        "ports": sorted(port for port, holders in books.nodes.port_holders.items() if slot in holders),
+        "stops": [{"id": key[0], "epoch": key[1], "index": at} for key, at in books.nodes.stops[slot].items()],
+    }
+
+
+def desired(books: Books, slot: int) -> tuple[tuple[Assignment, ...], tuple[StopOrder, ...]]:
+    """What the node shall run, and its stop records until their exits are confirmed."""
+    attempts = books.attempts
+    assignments = []
+    for row in books.nodes.rows[slot]:
+        if attempts.state(row) is AllocationState.STOPPING:
+            continue
+        job = books.job_of(row)
+        assert attempts.version[row] >= job.shape_version, "an attempt of an old shape is being stopped"
+        allocation_name = job.allocation(attempts.ordinal[row])
+        assignments.append(Assignment(allocation_name, attempts.epoch[row], attempts.attempt[row], job.spec.workload))
+    stops = tuple(StopOrder(key[0], key[1], at) for key, at in books.nodes.stops[slot].items())
+    return tuple(assignments), stops

@@ -1,0 +1,60 @@
+"""On a disk that forgets everything unsynced, no acknowledged write is lost, wherever the power goes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.power_cluster import NAMES, LostWrite, PowerCluster
+
+CRASH_POINTS = 200
+CHUNKS = 10
+
+
+def crash_point(seed: int, *, lying: bool = False) -> PowerCluster:
+    """Load a cluster, cut its power (of one replica or of all) in the middle of a disk operation, restart, look."""
+    cluster = PowerCluster(seed, torn=bool(seed % 3))
+    cluster.run(lambda: len(cluster.acknowledged) >= 10, "load")
+    if lying:
+        for replica in cluster.replicas.values():
+            replica.disk.lying = True
+    acknowledged = len(cluster.acknowledged)
+    cluster.lose_power_after(NAMES[seed % 3], 1 + cluster.random.randrange(120), everywhere=seed % 4 != 0)
+    cluster.run(lambda: cluster.outage, "the power cut")
+    assert len(cluster.acknowledged) >= acknowledged
+    cluster.run(cluster.settled, "recovery")
+    cluster.check()
+    return cluster
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_no_acknowledged_write_is_lost(chunk: int) -> None:
+    share = CRASH_POINTS // CHUNKS
+    for seed in range(chunk * share, (chunk + 1) * share):
+        crash_point(seed)
+
+
+def test_without_the_sync_acknowledged_writes_are_lost() -> None:
+    lost = 0
+    for seed in range(40):
+        try:
+            crash_point(seed, lying=True)
+        except (LostWrite, AssertionError):
+            lost += 1
+    assert lost >= 10, "a disk that does not sync must be found out"
+
+
+def test_power_that_goes_while_a_store_is_opened_loses_nothing() -> None:
+    for seed in range(20):
+        cluster = PowerCluster(seed, torn=bool(seed % 2))
+        cluster.run(lambda: len(cluster.acknowledged) >= 20, "load")
+        for _ in range(3):
+            name = NAMES[cluster.random.randrange(3)]
+            cluster.lose_power_after(name, 1 + cluster.random.randrange(30), everywhere=True)
+            cluster.run(lambda: cluster.outage, "the power cut")
+        cluster.run(cluster.settled, "recovery")
+        cluster.check()
+
+
+def test_the_same_seed_gives_the_same_run() -> None:
+    first, second = crash_point(7), crash_point(7)
+    assert (first.now_ns, first.acknowledged) == (second.now_ns, second.acknowledged)

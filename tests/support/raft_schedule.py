@@ -1,0 +1,476 @@
+"""One seeded schedule: consensus cores and real segment logs over a network and disks that misbehave.
+
+Virtual time, one `Random` for everything, no threads: the same seed gives the same run.  A replica's
+disk work is what the driver and its writer thread do: one write in flight, later ones merged, what
+promises durability held until then, `Persisted` before what was held.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from heapq import heappop, heappush
+from random import Random
+from zlib import crc32
+
+from chaos.disk import ForgettingDisk
+from raft.core import Core, CoreConfig, Recovered
+from raft.effects import (
+    Apply,
+    Committed,
+    Effect,
+    Persist,
+    ProposalAppended,
+    ProposalRefused,
+    ReadReady,
+    ReadRefused,
+    Role,
+    RoleChanged,
+    Send,
+)
+from raft.errors import StoreError
+from raft.events import ApplyDone, Event, Persisted, Proposal, Proposed, ReadRequested, Received, Tick
+from raft.messages import Append, AppendReply, Message, VoteReply, VoteRequest
+from raft.store.log_store import LogStore
+from raft.writer import Batch, merge
+from tests.support.raft_invariants import DiskView, Invariants, Violation
+
+MS = 1_000_000
+T_NS = 150 * MS
+SEGMENT_BYTES = 6 << 10
+
+
+class SeededDice:
+    """`spread` 1 is uniform; a smaller one makes election time-outs nearly equal, so that votes are contested."""
+
+    def __init__(self, random: Random, spread: float = 1.0) -> None:
+        self._random = random
+        self.spread = spread
+
+    def below(self, bound: int) -> int:
+        return self._random.randrange(max(1, int(bound * self.spread)))
+
+    def token(self, size_bytes: int) -> bytes:
+        return self._random.randbytes(size_bytes)
+
+
+class Node:
+    """One replica: its disk outlives it, everything else ends with the process."""
+
+    def __init__(self, name: str, disk: ForgettingDisk) -> None:
+        self.name = name
+        self.disk = disk
+        self.view = DiskView()
+        self.cut_short: Batch | None = None
+        self.life = 0
+        self.up = False
+        self.paused_until = 0
+        self.slow_until = 0
+        self.tick_at = 0
+        self.doomed = False
+
+    def start(self, store: LogStore, core: Core) -> None:
+        self.store, self.core = store, core
+        self.life += 1
+        self.up, self.doomed = True, False
+        self.paused_until = self.tick_at = 0
+        self.persists: list[Persist] = []
+        self.batch: Batch | None = None
+        self.issued = self.durable = 0
+        self.held: deque[tuple[int, Send]] = deque()
+        self.proposals: dict[int, bytes] = {}
+        self.waiting: dict[tuple[int, int], bytes] = {}
+        self.reads: dict[int, int] = {}
+
+
+class World:
+    """A cluster under one seed.  `run` raises `Violation`, and returns a checksum of all that happened."""
+
+    def __init__(self, seed: int, sometimes: Counter[str] | None = None) -> None:
+        self.random = random = Random(seed)
+        self.sometimes = Counter() if sometimes is None else sometimes
+        self.invariants = Invariants(self.sometimes)
+        self.now = 0
+        self.steps = 0
+        self.checksum = 0
+        self._queue: list[tuple[int, int, str, tuple[object, ...]]] = []
+        self._order = 0
+        self._calls = 0
+        self.acked: dict[int, bytes] = {}
+        voters = random.choices((1, 3, 5), (3, 77, 20))[0]
+        self.names = tuple(f"n{number}" for number in range(1, voters + 1))
+        self._shape = {
+            "max_inflight_messages": random.choice((1, 2, 8)),
+            "max_message_bytes": random.choice((1, 150, 1 << 20)),
+            "max_inflight_bytes": random.choice((100, 1 << 20)),
+            "uncommitted_bytes_max": random.choice((300, 1 << 20, 1 << 20)),
+        }
+        self.chaotic = True
+        self._dice = SeededDice(random, random.choice((1.0, 1.0, 0.02)))
+        self._crashing_voters = random.choice((0.0, 0.3))
+        self._loss = random.choice((0.0, 0.02, 0.1, 0.25))
+        self._twice = random.choice((0.0, 0.05, 0.2))
+        self._late = random.choice((0.0, 0.05, 0.2))
+        self._cut: dict[tuple[str, str], bool] = {}
+        self.nodes = {name: Node(name, ForgettingDisk(random, torn=random.random() < 0.7)) for name in self.names}
+        self.cores: dict[str, Core] = {}
+        self.disks = {name: node.view for name, node in self.nodes.items()}
+        for node in self.nodes.values():
+            self._start(node)
+
+    # -- running -------------------------------------------------------------------------------
+
+    def run(self, chaos_ns: int = 3_000 * MS) -> int:
+        self._at(self.random.randrange(40, 300) * MS, "nemesis")
+        self._at(20 * MS, "client")
+        self._run_until(lambda: self.now >= chaos_ns, 2 * chaos_ns)
+        self._heal_everything()
+        self._run_until(self._settled, self.now + 30_000 * MS)
+        if not self._settled():
+            roles = {name: (str(core.role), core.term, core.commit_index) for name, core in self.cores.items()}
+            raise Violation("liveness", f"healed, and not settled after 30 s: {roles}")
+        for name, core in self.cores.items():
+            self.invariants.survived(name, core, self.acked)
+        return self.checksum
+
+    def _run_until(self, done: object, deadline: int) -> None:
+        assert callable(done)
+        queue = self._queue
+        while queue and queue[0][0] <= deadline and not done():
+            self.now, _, kind, arguments = heappop(queue)
+            getattr(self, f"_on_{kind}")(*arguments)
+
+    def _at(self, delay: int, kind: str, *arguments: object) -> None:
+        self._order += 1
+        heappush(self._queue, (self.now + delay, self._order, kind, arguments))
+
+    def _settled(self) -> bool:
+        """Everyone is up, formed, and has applied the same log to its end, newest acknowledgement included."""
+        ends = [(core.commit_index, core.last_index, core.log.hash_at(core.last_index)) for core in self.cores.values()]
+        commit, last, _ = ends[0]
+        return commit == last > self._goal and all(end == ends[0] for end in ends)
+
+    def _heal_everything(self) -> None:
+        self.chaotic = False
+        self._dice.spread = 1.0
+        self._cut.clear()
+        self._loss = self._twice = self._late = 0.0
+        self._goal = self.invariants.commit_max
+        for node in self.nodes.values():
+            node.slow_until, node.doomed = 0, False
+            node.paused_until = min(node.paused_until, self.now)
+            if not node.up:
+                self._start(node)
+
+    # -- a replica's life ----------------------------------------------------------------------
+
+    def _start(self, node: Node) -> None:
+        dice = self._dice
+        store = LogStore.open(node.disk, node_id=node.name, cluster_name="c", dice=dice, segment_bytes=SEGMENT_BYTES)
+        if store.torn_bytes:
+            self.sometimes["torn frame cut at start"] += 1
+        recovered = Recovered(store.recovered.hard_state, store.recovered.entries)
+        self._recover_view(node, recovered)
+        config = CoreConfig(
+            id=node.name, store_id=store.store_id, peers=self.names, election_timeout_ns=T_NS, **self._shape
+        )
+        core = Core(config, recovered, dice, self.now)
+        node.start(store, core)
+        self.cores[node.name] = core
+        self.invariants.restarted(node.name, core)
+        self._arm(node)
+
+    def _recover_view(self, node: Node, recovered: Recovered) -> None:
+        """Exactly what was durable must be there; a frame that was cut short may be there whole, or not at all."""
+        found = DiskView()
+        found.written(recovered.hard_state, recovered.entries)
+        allowed = [node.view.content()]
+        if node.cut_short is not None:
+            node.view.written(node.cut_short.hard_state, node.cut_short.entries)
+            allowed.append(node.view.content())
+            node.cut_short = None
+        if found.content() not in allowed:
+            raise Violation("disk-durability", f"{node.name} recovered {found.content()}, not one of {allowed}")
+        node.view.replace(found)
+
+    def _crash(self, node: Node) -> None:
+        """The process ends: power lost before, in the middle of or after the write in flight, or a mere kill."""
+        node.up = False
+        del self.cores[node.name]
+        how = self.random.choice(("power", "middle", "after", "kill"))
+        batch = node.batch
+        if batch is not None and how in ("middle", "after"):
+            if how == "middle":
+                node.disk.crash_at(self.random.randrange(1, 4))
+            try:
+                node.store.append(batch.hard_state, batch.entries)
+                node.view.written(batch.hard_state, batch.entries)
+                self.sometimes["crash after a write, before its completion was seen"] += 1
+            except StoreError:
+                node.cut_short = batch
+                self.sometimes["crash in the middle of a write"] += 1
+        elif batch is not None:
+            self.sometimes["crash before a write reached the disk"] += 1
+        if how == "kill":
+            node.disk.kill()
+        else:
+            node.disk.crash()
+        node.disk = node.disk.reopen()
+
+    # -- steps ---------------------------------------------------------------------------------
+
+    def _step(self, node: Node, event: Event) -> None:
+        core, name = node.core, node.name
+        end_before = core.last_index
+        effects = core.step(event)
+        self.steps += 1
+        for effect in effects:
+            self._carry_out(node, effect, end_before)
+        self.invariants.stepped(name, core)
+        if node.batch is None and node.persists:
+            self._begin_write(node)
+        self._arm(node)
+        self.checksum = crc32(b"%d %d %d %d" % (self.now, core.term, core.last_index, core.commit_index), self.checksum)
+
+    def _carry_out(self, node: Node, effect: Effect, end_before: int) -> None:
+        invariants, name, core = self.invariants, node.name, node.core
+        match effect:
+            case Send():
+                if effect.after_persist and node.durable < node.issued:
+                    node.held.append((node.issued, effect))
+                else:
+                    self._transmit(node, effect)
+            case Persist():
+                node.issued = effect.write
+                node.persists.append(effect)
+                invariants.entered(name, core, effect.entries)
+                if effect.entries and effect.entries[0].index <= end_before:
+                    self.sometimes["entries overwritten"] += 1
+                    if node.batch is not None and node.batch.entries:
+                        self.sometimes["entries overwritten with a write in flight"] += 1
+            case Committed():
+                invariants.commit_rose(name, core, effect.first, effect.last, self.cores, self.disks)
+            case Apply():
+                self._apply(node, effect)
+            case ProposalAppended():
+                node.waiting[effect.term, effect.index] = node.proposals.pop(effect.id)
+            case ProposalRefused():
+                node.proposals.pop(effect.id)
+                self.sometimes[f"proposal refused: {effect.code}"] += 1
+            case ReadReady():
+                invariants.read(name, effect.index, node.reads.pop(effect.id))
+                self.sometimes["read answered"] += 1
+            case ReadRefused():
+                node.reads.pop(effect.id)
+                self.sometimes[f"read refused: {effect.code}"] += 1
+            case RoleChanged():
+                self._role_changed(node, effect)
+            case _:
+                pass
+
+    def _role_changed(self, node: Node, effect: RoleChanged) -> None:
+        if effect.role is Role.LEADER:
+            self.invariants.elected(node.name, effect.term, self.cores)
+            self.sometimes["leader elected"] += 1
+            if self._cut:
+                self.sometimes["leader elected during a partition"] += 1
+            if sum(core.role is Role.LEADER for core in self.cores.values()) > 1:
+                self.sometimes["an old leader still believes it leads"] += 1
+        elif "check-quorum" in effect.why:
+            self.sometimes["leader stepped down without a quorum"] += 1
+        elif "hangs" in effect.why:
+            self.sometimes["leader stepped down for its slow disk"] += 1
+
+    def _apply(self, node: Node, effect: Apply) -> None:
+        self.invariants.applied(node.name, effect.entries)
+        for entry in effect.entries:
+            data = node.waiting.pop((entry.term, entry.index), None)
+            if data is not None:
+                assert data == entry.data, "a proposal was acknowledged for another's entry"
+                self.acked[entry.index] = data
+                self.invariants.acknowledged(entry.index)
+                self.sometimes["write acknowledged"] += 1
+        if node.core.applied_index < effect.entries[-1].index and self.random.random() < 0.2:
+            node.core.step(ApplyDone(self.now, effect.entries[-1].index))
+
+    # -- disk ----------------------------------------------------------------------------------
+
+    def _begin_write(self, node: Node) -> None:
+        node.batch, node.persists = merge(node.persists), []
+        if self.now < node.slow_until:
+            delay = self.random.randrange(10, 400) * MS
+        else:
+            delay = self.random.randrange(100_000, 3 * MS)
+        self._at(delay, "written", node, node.life)
+        if node.doomed:
+            self._at(self.random.randrange(delay), "crash", node, node.life)
+
+    def _on_written(self, node: Node, life: int) -> None:
+        if node.life != life or not node.up:
+            return
+        if node.paused_until > self.now:
+            self._at(node.paused_until - self.now, "written", node, life)
+            return
+        batch, node.batch = node.batch, None
+        assert batch is not None, "one write in flight"
+        node.store.append(batch.hard_state, batch.entries)
+        node.view.written(batch.hard_state, batch.entries)
+        node.durable = batch.write
+        self._step(node, Persisted(self.now, batch.write, node.store.last_term, node.store.last_index))
+        while node.held and node.held[0][0] <= node.durable:
+            self._transmit(node, node.held.popleft()[1])
+        if node.batch is None and node.persists:
+            self._begin_write(node)
+
+    # -- network -------------------------------------------------------------------------------
+
+    def _transmit(self, node: Node, effect: Send) -> None:
+        self.invariants.released(node.name, effect.to, effect.message, node.core, node.view)
+        random = self.random
+        if isinstance(effect.message, VoteReply | VoteRequest) and not effect.message.pre:
+            self._vote_left(node)
+        if (node.name, effect.to) in self._cut or random.random() < self._loss:
+            self.sometimes["message lost"] += 1
+            return
+        copies = 1
+        if random.random() < self._twice:
+            copies = 2
+            self.sometimes["message repeated"] += 1
+        for _ in range(copies):
+            delay = random.randrange(300_000, 4 * MS)
+            if random.random() < self._late:
+                delay += random.randrange(250 * MS)
+                self.sometimes["message late"] += 1
+            self._at(delay, "message", node.name, effect.to, effect.message)
+
+    def _vote_left(self, voter: Node) -> None:
+        """The moment at which a forgotten vote would be worst: the voter dies and is back at once."""
+        if self.chaotic and self.random.random() < self._crashing_voters:
+            self.sometimes["voter crashed right after its vote"] += 1
+            self._at(0, "crash", voter, voter.life)
+            self._at(self.random.randrange(50_000, 2 * MS), "restart", voter)
+
+    def _on_crash(self, node: Node, life: int) -> None:
+        if self.chaotic and node.up and node.life == life:
+            self._crash(node)
+            self._at(self.random.randrange(50_000, 300 * MS), "restart", node)
+
+    def _on_message(self, sender: str, to: str, message: Message) -> None:
+        node = self.nodes[to]
+        if not node.up:
+            return
+        if node.paused_until > self.now:
+            self._at(node.paused_until - self.now, "message", sender, to, message)
+            return
+        if isinstance(message, AppendReply) and not message.accepted and message.hint_term:
+            self.sometimes["conflicting logs backed up"] += 1
+        if isinstance(message, VoteReply) and message.pre and not message.granted:
+            self.sometimes["pre-vote refused"] += 1
+        if isinstance(message, VoteRequest) and not message.pre and node.core.voted_for not in (None, sender):
+            self.sometimes["second candidate of a term"] += message.term == node.core.term
+        if isinstance(message, Append) and message.term < node.core.term:
+            self.sometimes["message of a deposed leader"] += 1
+        self._step(node, Received(self.now, sender, message))
+
+    # -- time ----------------------------------------------------------------------------------
+
+    def _arm(self, node: Node) -> None:
+        deadline = max(node.core.next_deadline_ns(), self.now)
+        if node.tick_at <= self.now or deadline < node.tick_at:
+            node.tick_at = deadline
+            if deadline < self.now + 60_000 * MS:
+                self._at(deadline - self.now, "tick", node, node.life)
+
+    def _on_tick(self, node: Node, life: int) -> None:
+        if node.life != life or not node.up or self.now < node.tick_at:
+            return
+        if node.paused_until > self.now:
+            node.tick_at = node.paused_until
+            self._at(node.paused_until - self.now, "tick", node, life)
+            return
+        if self.now >= node.core.next_deadline_ns():
+            self._step(node, Tick(self.now))
+        else:
+            self._arm(node)
+
+    # -- clients -------------------------------------------------------------------------------
+
+    def _on_client(self) -> None:
+        random = self.random
+        self._at(random.randrange(1, 30) * MS, "client")
+        leaders = [node for node in self.nodes.values() if node.up and node.core.role is Role.LEADER]
+        if random.random() < 0.03:
+            leaders = [node for node in self.nodes.values() if node.up]
+        if not leaders:
+            return
+        node = random.choice(leaders)
+        if node.paused_until > self.now:
+            return
+        if random.random() < 0.2:
+            self._read(node)
+            return
+        proposals = []
+        for _ in range(random.choice((1, 1, 2, 5))):
+            self._calls += 1
+            data = b"%d" % self._calls * random.choice((1, 8, 30))
+            node.proposals[self._calls] = data
+            proposals.append(Proposal(self._calls, data))
+        self._step(node, Proposed(self.now, tuple(proposals)))
+
+    def _read(self, node: Node) -> None:
+        self._calls += 1
+        node.reads[self._calls] = self.invariants.acked_max
+        self._step(node, ReadRequested(self.now, (self._calls,)))
+
+    # -- faults --------------------------------------------------------------------------------
+
+    def _on_nemesis(self) -> None:
+        if not self.chaotic:
+            return
+        random = self.random
+        self._at(random.randrange(20, 300) * MS, "nemesis")
+        node = self.nodes[random.choice(self.names)]
+        leading = [each for each in self.nodes.values() if each.up and each.core.role is Role.LEADER]
+        if leading and random.random() < 0.5:
+            node = random.choice(leading)
+        fault = random.choice(
+            ("crash", "crash", "split", "isolate", "one-way", "heal", "heal", "slow", "slow", "pause")
+        )
+        getattr(self, f"_{fault.replace('-', '_')}_fault")(node)
+
+    def _crash_fault(self, node: Node) -> None:
+        if self.random.random() < 0.6:
+            node.doomed = True  # dies during its next write
+        elif node.up:
+            self._on_crash(node, node.life)
+
+    def _on_restart(self, node: Node) -> None:
+        if not node.up:
+            self._start(node)
+
+    def _split_fault(self, _: Node) -> None:
+        side = {name: self.random.random() < 0.5 for name in self.names}
+        self._cut = {(a, b): True for a in self.names for b in self.names if side[a] != side[b]}
+
+    def _isolate_fault(self, node: Node) -> None:
+        for name in self.names:
+            self._cut[name, node.name] = self._cut[node.name, name] = True
+
+    def _one_way_fault(self, node: Node) -> None:
+        self._cut[node.name, self.random.choice(self.names)] = True
+
+    def _heal_fault(self, _: Node) -> None:
+        self._cut.clear()
+
+    def _slow_fault(self, node: Node) -> None:
+        node.slow_until = self.now + self.random.randrange(50, 600) * MS
+
+    def _pause_fault(self, node: Node) -> None:
+        node.paused_until = self.now + self.random.randrange(20, 500) * MS
+        self._at(node.paused_until - self.now, "resumed", node, node.life)
+
+    def _on_resumed(self, node: Node, life: int) -> None:
+        """A question comes first, before all the messages that would tell an old leader what it missed."""
+        if node.up and node.life == life and node.paused_until <= self.now:
+            self.sometimes["process resumed after a pause"] += 1
+            if node.core.role is Role.LEADER:
+                self._read(node)
