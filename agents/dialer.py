@@ -117,8 +117,9 @@ class Dialer:
         except SessionRejected as error:
             return self._refused(address, error)
         except SessionLost as error:
-            self._tracer.emit("conn", peer=address, what="closed" if session else "refused", why=str(error))
-            log.warning("session lost" if session else "replica not reached", address=address, why=str(error))
+            if session is None:
+                self._tracer.emit("conn", peer=address, what="refused", why=error.message)
+            log.warning("session lost" if session else "replica not reached", address=address, why=error.message)
             return self._rotation.failed(fatal=False)
         finally:
             self._session = None

@@ -207,7 +207,10 @@ class Reconciler:
         return () if told or status.state == STARTING else (Report(status),)
 
     def plan(self) -> tuple[Action, ...]:
-        """Orders that follow from the sets and have not been given; stops come first."""
+        """Orders that follow from the sets and have not been given.
+
+        Stops come first: what is to stop is fenced, ended or settled when starts are looked at.
+        """
         stops = [StopWorkload(*key) for key in self._stops if self._must_stop(key)]
         for stop in stops:
             self._fenced[(stop.allocation, stop.epoch)] = None
@@ -227,7 +230,7 @@ class Reconciler:
     def _may_start(self, key: Key) -> bool:
         if key in self._records or key in self._starting or key in self._fenced or key in self._settled:
             return False
-        return key not in self._stops and self._newest.get(key[0], 0) < key[1]
+        return self._newest.get(key[0], 0) < key[1]
 
     def _prune(self, index: int) -> None:
         """Drop the memory of settled attempts that a set at or after their commit no longer names."""

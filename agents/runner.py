@@ -75,6 +75,7 @@ class Runner:
         self._usage = usage
         self._emit = emit
         self._changed = changed
+        self._pending: tuple[Action, ...] = ()
         self._tasks: asyncio.TaskGroup | None = None
         self._turns = asyncio.Semaphore(STARTS_AT_ONCE)
         self._retry: asyncio.TimerHandle | None = None
@@ -82,7 +83,6 @@ class Runner:
 
     async def adopt(self) -> None:
         """Take over what runs here; raises SandboxerGone."""
-        self._pending: list[Action] = []
         records = await self._client.list()
         for record in records:
             if record.state in ("running", "stopping"):
@@ -93,15 +93,14 @@ class Runner:
         if records:
             log.info("workloads adopted", records=len(records), sandboxer=self._client.incarnation)
         statuses = [status_of(record) for record in records]
-        self._pending.extend(self._reconciler.adopted(statuses, self._client.hello.sequence))
+        self._pending = self._reconciler.adopted(statuses, self._client.hello.sequence)
 
     async def run(self, usage_s: float) -> None:
         """Serve until cancelled; raises (a group with) SandboxerGone when the sandboxer goes."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                pending, self._pending = self._pending, []
-                self.take(pending)
+                self.take(self._pending)
                 tasks.create_task(self._follow())
                 tasks.create_task(self._measure(usage_s))
         finally:

@@ -185,15 +185,21 @@ class SandboxClient:
             SandboxerUnavailable: none answers within `CONNECT_TIMEOUT_S`; the message quotes its log.
             SandboxerRefused: it speaks another protocol version.
         """
-        sock = await _open(directory, options if start_if_absent else None)
-        client = cls(sock, clocks)
-        try:
-            answer = await client._request("hello", protocol=protocol.PROTOCOL_VERSION)
-            client.hello = msgspec.convert(answer, SandboxerHello)
-        except BaseException:
-            await client.close()
-            raise
-        return client
+        deadline = asyncio.get_running_loop().time() + CONNECT_TIMEOUT_S
+        while True:
+            client = cls(await _open(directory, options if start_if_absent else None), clocks)
+            try:
+                answer = await client._request("hello", protocol=protocol.PROTOCOL_VERSION)
+                client.hello = msgspec.convert(answer, SandboxerHello)
+            except SandboxerGone:  # it was just ending: the next one may be started
+                await client.close()
+                if not start_if_absent or asyncio.get_running_loop().time() > deadline:
+                    raise
+            except BaseException:
+                await client.close()
+                raise
+            else:
+                return client
 
     @property
     def incarnation(self) -> str:

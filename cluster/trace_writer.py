@@ -186,7 +186,8 @@ class TraceWriter:
         try:
             return self._encoder.encode(line) + b"\n"
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            return self._encoder.encode({**line, **dict.fromkeys(fields), "unencodable": str(error)}) + b"\n"
+            texts = {name: str(value)[:1000] for name, value in fields.items()}
+            return self._encoder.encode({**line, **texts, "unencodable": str(error)}) + b"\n"
 
     def _complain(self, error: OSError) -> None:
         if self._failing:

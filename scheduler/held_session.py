@@ -72,6 +72,8 @@ class Door(Protocol):
 class Trace(Protocol):
     """What a session needs of `cluster.trace.Tracer`."""
 
+    incarnation: str
+
     def emit(self, kind: str, /, **fields: Any) -> str:
         """Record one event."""
         ...

@@ -33,7 +33,7 @@ class StateEngine:
         self._wall_ms = wall_ms
 
     def draft(self, *, limit: int, in_flight: Sequence[Placement], skip: frozenset[Key]) -> Draft:
-        """See `scheduler.engine.draft`."""
+        """See `scheduler.engine.drafts`."""
         return draft(self._state, self._wall_ms(), limit=limit, absent=self._absent(), in_flight=in_flight, skip=skip)
 
     def next_due_s(self) -> float | None:

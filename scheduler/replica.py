@@ -125,7 +125,13 @@ class Replica:
             encode_result=encode_result,
             decode_result=decode_result,
         )
-        self.roster = Roster(node=mine.id, members=lambda: sorted(mine.peers), own=self._row, peers=self.links)
+        self.roster = Roster(
+            node=mine.id,
+            members=lambda: sorted(mine.peers),
+            own=self._row,
+            peers=self.links,
+            linked=lambda: [peer.peer for peer in self.links.peers_status() if peer.outgoing],
+        )
         self.reigns = Reigns(
             node=mine.id,
             consensus=self.driver,
@@ -205,6 +211,7 @@ class Replica:
         finally:
             for listener in self._listeners:
                 await listener.close()
+            await self.driver.stop()
             self.tracer.close()
 
     async def _listen(self) -> None:

@@ -77,13 +77,23 @@ class Roster:
         members: ids of all replicas, this one included.
         own: makes this replica's row.
         peers: links to the others.
+        linked: ids of the others to whom a link is up; who is not linked is not waited for.
     """
 
-    def __init__(self, *, node: str, members: Callable[[], Sequence[str]], own: Own, peers: Peers) -> None:
+    def __init__(
+        self,
+        *,
+        node: str,
+        members: Callable[[], Sequence[str]],
+        own: Own,
+        peers: Peers,
+        linked: Callable[[], Sequence[str]],
+    ) -> None:
         self._node = node
         self._members = members
         self._own = own
         self._peers = peers
+        self._linked = linked
 
     def serve(self, body: bytes) -> bytes:
         """Answer the call ``row``; raises msgspec.DecodeError or ValidationError."""
@@ -92,11 +102,16 @@ class Roster:
     async def gather(self, *, timeout_s: float, digest: bool) -> list[Row]:
         """One row a member, sorted by id, within `timeout_s`."""
         body = msgspec.msgpack.encode(RowCall(digest))
-        return list(await asyncio.gather(*(self._row(member, body, timeout_s) for member in sorted(self._members()))))
+        linked = self._linked()
 
-    async def _row(self, member: str, body: bytes, timeout_s: float) -> Row:
-        if member == self._node:
-            return self._own(digest=_call_decoder.decode(body).digest)
+        async def row(member: str) -> Row:
+            if member == self._node:
+                return self._own(digest=digest)
+            return await self._ask(member, body, timeout_s) if member in linked else Row(member, UNREACHABLE)
+
+        return list(await asyncio.gather(*(row(member) for member in sorted(self._members()))))
+
+    async def _ask(self, member: str, body: bytes, timeout_s: float) -> Row:
         try:
             async with asyncio.timeout(timeout_s):
                 return _row_decoder.decode(await self._peers.request(member, ROW, body, timeout_s=timeout_s))

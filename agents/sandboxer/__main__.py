@@ -37,6 +37,8 @@ from agents.sandboxer.trace import Tracer, meta_fields
 FULL: Final = "{} + pid,mount namespaces"
 DEGRADED: Final = "degraded"
 REMOVE_S_MAX: Final = 10.0
+LOCK_WAIT_S: Final = 1.0
+"""How long a predecessor that is just ending is waited for."""
 READY: Final = b"ready"
 
 
@@ -194,6 +196,7 @@ class Sandboxer:
             _log("some cgroups could not be removed")
             self._status = 1
         self._journal.close()
+        self._server.stop_listening()
         for caller in finish.callers:
             self._server.answer(caller, {})
         self._server.close()
@@ -229,12 +232,17 @@ def isolate(cgroups: str, tree: str, directory: str) -> Isolation:
 def _lock(directory: str) -> int:
     """Hold the directory: a process's lock, which its children do not inherit."""
     fd = os.open(os.path.join(directory, protocol.LOCK_NAME), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        raise CannotStart(f"another sandboxer runs in {directory}") from error
-    return fd
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if time.monotonic() > deadline:
+                os.close(fd)
+                raise CannotStart(f"another sandboxer runs in {directory}") from error
+            time.sleep(0.01)
+        else:
+            return fd
 
 
 def _trace_path(directory: str, node: str, incarnation: str) -> str | None:

@@ -20,6 +20,7 @@ from agents.sandboxer import core, linux, protocol
 from agents.sandboxer.cgroups.base import Backend
 from agents.sandboxer.events import Memory, Status, Survivor
 from agents.sandboxer.journal import Record
+from agents.sandboxer.process import WAITING_NAME
 from agents.sandboxer.spec import Card, Key
 
 IDENTITY_VERSION: Final = 1
@@ -163,20 +164,15 @@ def _from_tree(
     init_pid = int(identity.get("init", 0))
     init_pidfd = open_checked(init_pid, int(identity.get("init_ticks", 0))) if init_pid else -1
     pidfd = open_checked(pid, int(identity.get("ticks", 0)))
-    if pidfd >= 0:
-        stat = linux.process_stat(pid)
-        if stat is None or not (stat.zombie or backend.contains(name, pid)):
-            os.close(pidfd)
-            pidfd = -1
-    running = pidfd >= 0
-    survivor = Survivor(
-        card,
-        pid,
-        unix_ms,
-        None if running else Status(None, None, UNSEEN),
-        oom_kills,
-        stop_ordered=stop,
-    )
+    stat = linux.process_stat(pid) if pidfd >= 0 else None
+    ours = stat is not None and (stat.zombie or backend.contains(name, pid))
+    waits = stat is not None and stat.name == WAITING_NAME
+    if pidfd >= 0 and (waits or not ours):
+        os.close(pidfd)
+        pidfd = -1
+    status = None if pidfd >= 0 else Status(None, None, NOT_STARTED if waits else UNSEEN)
+    reason = "start-failed" if waits else ""
+    survivor = Survivor(card, pid, unix_ms, status, oom_kills, reason, stop_ordered=stop)
     return survivor, Found(name, pid, pidfd, init_pid if init_pidfd >= 0 else 0, init_pidfd)
 
 

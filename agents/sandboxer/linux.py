@@ -97,6 +97,8 @@ class ProcessStat:
     """The fields of /proc/PID/stat that identify a process."""
 
     pid: int
+    name: str
+    """Of the program, 15 bytes; also of a zombie."""
     state: str
     parent: int
     session: int
@@ -122,6 +124,7 @@ def process_stat(pid: int | str) -> ProcessStat | None:
     fields = tail.split()
     return ProcessStat(
         pid=int(head.split(b" ", 1)[0]),
+        name=head.partition(b"(")[2].decode(errors="replace"),
         state=fields[0].decode(),
         parent=int(fields[1]),
         session=int(fields[3]),

@@ -32,6 +32,8 @@ EXEC_MARK: Final = b"."
 """Written just before exec: an empty pipe means that the process died earlier."""
 REPORT_BYTES_MAX: Final = 4096
 FAILED_STATUS: Final = 127
+WAITING_NAME: Final = "skerry-waits"
+"""Name of a main process before its exec; a new sandboxer knows by it that the program never ran."""
 _SIGNALS: Final = tuple(sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
 
 
@@ -162,6 +164,7 @@ class Spawner:
             for fd, source in ((0, self._null), (1, plan.stdout), (2, plan.stderr)):
                 os.dup2(source, fd, inheritable=True)
             _default_signals()
+            linux.set_name(WAITING_NAME)
             if os.read(gate, 1) != b"g":
                 os._exit(FAILED_STATUS)
             os.write(report, EXEC_MARK)

@@ -73,16 +73,19 @@ class Server:
         self._listener.setblocking(False)
         self._loop.add_reader(self._listener.fileno(), self._accept)
 
-    def close(self) -> None:
-        """Send what waits, as far as the clients read; stop listening, remove the socket."""
-        for client in list(self._clients.values()):
-            self._flush(client)
-            self._drop(client)
+    def stop_listening(self) -> None:
+        """Take no more connections, and remove the socket."""
         self._loop.remove(self._listener.fileno())
         self._listener.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
         os.close(self._directory_fd)
+
+    def close(self) -> None:
+        """Send what waits, as far as the clients read, and leave them."""
+        for client in list(self._clients.values()):
+            self._flush(client)
+            self._drop(client)
 
     def say(self, effect: ev.Reply | ev.Refuse | ev.Announce | ev.Finish) -> None:
         """Carry out an effect meant for clients."""

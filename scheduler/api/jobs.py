@@ -95,7 +95,8 @@ class Jobs:
         """One job with its allocations."""
         key = job_id(*job_path(call))
         trace, state = self._services.trace, self._services.state
-        operation = {"id": f"read-{self._services.node}-{next(self._reads)}", "client": f"api-{self._services.node}"}
+        number = f"{trace.incarnation}-{next(self._reads)}"
+        operation = {"id": f"read-{self._services.node}-{number}", "client": f"api-{self._services.node}"}
         trace.emit("op", ph="invoke", op="read", key=key, value={}, **operation)
         try:
             await self._services.fresh(call.query)
@@ -107,11 +108,17 @@ class Jobs:
         trace.emit("op", ph="ok", op="read", key=key, value=value, **operation)
         if found is None:
             raise JobNotFound(f"there is no job {key}", hint="see `skerry job ls`", job=key)
-        held = holders(await self._services.rows())
-        reason = why_not_placed(state, key, self._services.wall_ms(), missing(state, held))
-        return {"v": 1, "index": state.index, **found, "reason": reason}
+        return {"v": 1, "index": state.index, **found, "reason": await self._reason(found)}
 
     # --- inside -------------------------------------------------------------------------------
+
+    async def _reason(self, job: dict[str, Any]) -> str:
+        """Why not all of `job` is placed, in one line; "" when nothing waits."""
+        if not job["counts"]["waiting"]:
+            return ""
+        state = self._services.state
+        held = holders(await self._services.rows())
+        return why_not_placed(state, job["job"], self._services.wall_ms(), missing(state, held))
 
     async def _refuse_misfit(self, job: ResolvedJob, name: str, request_id: str) -> None:
         """Refuse what no registered node could ever hold, as of a confirmed read."""

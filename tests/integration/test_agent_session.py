@@ -17,7 +17,8 @@ from agents import inventory
 from agents.agent import Agent
 from agents.errors import DirectoryInUse, ForeignDirectory, NotAdmitted
 from agents.home import Home
-from agents.sandbox_client import SandboxerRefused
+from agents.reconcile import ENDED_KEPT
+from agents.sandbox_client import SandboxerRefused, SandboxerUnavailable
 from agents.settings import AgentSettings
 from cluster.clock import SystemClock
 from cluster.trace import Tracer
@@ -87,6 +88,18 @@ async def other() -> AsyncIterator[ReplicaHalf]:
     one = await ReplicaHalf("n2").open()
     yield one
     await one.close()
+
+
+class FirstReplicaFirst:
+    """Dice that dial the replicas in the order of the settings."""
+
+    def below(self, bound: int) -> int:
+        return 0
+
+
+@pytest.fixture
+def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.agent.SystemDice", FirstReplicaFirst)
 
 
 def assignment(allocation: str = ALLOCATION, epoch: int = 50, grace_s: int = 7) -> Assignment:
@@ -175,7 +188,7 @@ async def test_a_start_refused_for_now_is_tried_again(tmp_path, replica):
     assert box.starts == [(ALLOCATION, 50)]
 
 
-async def test_a_replica_that_confirms_nothing_is_left_for_the_next(tmp_path, replica, other):
+async def test_a_replica_that_confirms_nothing_is_left_for_the_next(tmp_path, replica, other, in_order):
     replica.confirms = other.confirms = False
     async with agent(settings_for(tmp_path, replica, other), MemorySandboxer()):
         await replica.until(lambda: len(replica.hellos) >= 1)
@@ -358,3 +371,79 @@ async def test_the_trace_pairs_sends_with_receives_and_tells_of_adoption(tmp_pat
     assert any(e["k"] == "run" and (e["do"], e["allocation"]) == ("adopt", "default/old.0") for e in events)
     assert any(e["k"] == "send" and e["type"] == "Status" and e["to"] == "n1" and e["m"] for e in events)
     assert any(e["k"] == "conn" and e["what"] == "opened" for e in events)
+
+
+async def test_a_port_that_takes_connections_and_never_answers_is_left_for_the_next(
+    tmp_path, replica, monkeypatch, in_order
+):
+    monkeypatch.setattr("agents.session.DIAL_TIMEOUT_S", 0.2)
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    hole = await asyncio.start_server(hold, "127.0.0.1", 0)
+    port = hole.sockets[0].getsockname()[1]
+    settings = settings_for(tmp_path, replica, replicas=(f"127.0.0.1:{port}", replica.address))
+    async with agent(settings, MemorySandboxer()):
+        await replica.until(lambda: len(replica.beats) >= 3)
+    hole.close()
+
+
+async def test_a_replica_that_never_answers_the_hello_is_left_for_the_next(
+    tmp_path, replica, other, monkeypatch, in_order
+):
+    monkeypatch.setattr("agents.session.HELLO_TIMEOUT_S", 0.2)
+    replica.mute = True
+    async with agent(settings_for(tmp_path, replica, other), MemorySandboxer()):
+        await replica.until(lambda: replica.hellos)
+        await other.until(lambda: len(other.beats) >= 3)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", b"\x00" * 4096, b"SSH-2.0-x\r\n"]
+)
+async def test_a_port_that_speaks_something_else_does_no_harm(tmp_path, replica, answer, in_order):
+    async def other_protocol(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(other_protocol, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    settings = settings_for(tmp_path, replica, replicas=(f"127.0.0.1:{port}", replica.address))
+    async with agent(settings, MemorySandboxer()):
+        await replica.until(lambda: len(replica.beats) >= 3)
+    server.close()
+
+
+async def test_a_sandboxer_that_cannot_be_started_ends_the_agent_with_its_reason(tmp_path, replica, monkeypatch):
+    monkeypatch.setattr("agents.agent.SANDBOXER_PAUSE_S", 0.01)
+
+    async def connect():
+        raise SandboxerUnavailable("no cgroups here", hint="mount them")
+
+    settings = settings_for(tmp_path, replica)
+    home = Home.open(settings.directory, node="a1", cluster_name="test")
+    tracer = Tracer("a1", None, SystemClock(), incarnation="0badcafe")
+    with pytest.raises(SandboxerUnavailable, match="no cgroups"):
+        await asyncio.wait_for(Agent(settings, home, tracer, connect).run(asyncio.Event()), 10)
+    home.close()
+    assert replica.hellos == []
+
+
+async def test_a_thousand_exits_are_all_committed_in_their_order(tmp_path, replica):
+    replica.assignments = [assignment(f"default/many.{n}", 50 + n) for n in range(1000)]
+    box = MemorySandboxer()
+    async with agent(settings_for(tmp_path, replica), box):
+        await replica.until(lambda: len(box.starts) == 1000)
+        for n in range(1000):
+            box.exit(f"default/many.{n}", 50 + n)
+        await replica.until(lambda: sum(report.state == "exited" for report in replica.reports()) == 1000)
+        await replica.until(lambda: len(box.forgotten) == 1000 - ENDED_KEPT)
+    heard = [report.sequence for status in replica.statuses for report in status.reports]
+    for n in (0, 999):
+        states = [r.state for s in replica.statuses for r in s.reports if r.allocation == f"default/many.{n}"]
+        assert states == ["running", "exited"]
+    assert len(heard) == 2000

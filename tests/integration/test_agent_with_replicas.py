@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from agent_process import AgentProcess
 
-from tests.support.replicas import ReplicaCluster
+from agents.sandbox_client import SandboxClient
+from tests.support.replicas import Answered, ReplicaCluster
 
 pytestmark = pytest.mark.root
 
@@ -23,19 +25,20 @@ MIB = 1 << 20
 class Small:
     """One replica, one agent."""
 
-    def __init__(self, cluster: ReplicaCluster, agent: AgentProcess) -> None:
+    def __init__(self, cluster: ReplicaCluster, agent: AgentProcess, via: str = "n1") -> None:
+        self.via = via
         self.cluster = cluster
         self.agent = agent
 
     async def submit(self, name: str, script: str, **spec: Any) -> dict[str, Any]:
-        return await self.cluster.submit(name, via="n1", command=["/bin/sh", "-c", script], **spec)
+        return await self.cluster.submit(name, via=self.via, command=["/bin/sh", "-c", script], **spec)
 
     async def allocation(self, name: str, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The first allocation of a job, once it is as wanted."""
         last: dict[str, Any] = {}
 
         async def probe() -> dict[str, Any] | None:
-            last.update(await self.cluster.call("GET", f"/v1/jobs/default/{name}", via="n1"))
+            last.update(await self.cluster.call("GET", f"/v1/jobs/default/{name}", via=self.via))
             found = last["allocations"]
             return found[0] if found and holds(found[0]) else None
 
@@ -131,6 +134,29 @@ async def test_an_agent_killed_and_started_again_reports_the_exit_that_nobody_sa
     assert (ended["exit"]["code"], ended["attempt"]) == (23, 1)
 
 
+async def test_a_sandboxer_killed_leaves_the_job_running_and_its_end_is_known_later(small, tmp_path):
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    await small.submit("orphan", f"read line < {gate}; exit 0", kind="batch", restartPolicy="Never")
+    running = await small.allocation("orphan", lambda a: a["state"] == "running")
+    client = await SandboxClient.connect(small.agent.directory, start_if_absent=False)
+    old, pid = client.incarnation, client.hello.pid
+    await client.close()
+    os.kill(pid, signal.SIGKILL)
+
+    async def replaced() -> bool:
+        [node] = (await small.cluster.call("GET", "/v1/nodes", via="n1"))["nodes"]
+        return node["incarnation"] != old and node["state"] == "ready"
+
+    await small.cluster.until(replaced, WAIT_S)
+    still = await small.allocation("orphan", lambda a: True)
+    assert (still["state"], still["pid"], still["attempt"]) == ("running", running["pid"], 1)
+    with gate.open("w") as out:
+        out.write("go\n")
+    ended = await small.allocation("orphan", lambda a: a["exit"] is not None)
+    assert (ended["exit"]["code"], ended["exit"]["reason"]) in ((0, "exited"), (None, "lost"))
+
+
 async def test_a_replica_killed_and_started_again_finds_the_workload_untouched(small):
     await small.submit("steady", "sleep 300")
     before = await small.allocation("steady", lambda a: a["state"] == "running")
@@ -151,3 +177,40 @@ async def test_output_is_read_through_the_api(small):
         ("stderr", "oops"),
         ("stdout", "hello"),
     ]
+
+
+async def test_a_session_moves_from_a_paused_replica_and_new_work_still_reaches_the_node(tmp_path, other_cgroups):
+    async with ReplicaCluster(tmp_path, 3) as cluster:
+        await cluster.start()
+        await cluster.whole()
+        addresses = [f"127.0.0.1:{port}" for port in cluster.link_ports.values()]
+        agent = AgentProcess(tmp_path / "a1", NODE, "test", addresses, token=cluster.link_token)
+        agent.start()
+        holder = ""
+
+        async def owner(via: str) -> str:
+            [node] = (await cluster.call("GET", "/v1/status", via=via))["nodes"] or [{}]
+            return str(node.get("owner") or "")
+
+        async def held() -> str:
+            return await owner("n1")
+
+        try:
+            holder = await cluster.until(held, WAIT_S)
+            via = next(cluster.followers(holder))
+            cluster.replicas[holder].process.send_signal(signal.SIGSTOP)
+            small = Small(cluster, agent, via)
+
+            async def moved() -> bool:
+                try:
+                    return await owner(via) not in ("", holder)
+                except (Answered, aiohttp.ClientError):
+                    return False
+
+            await cluster.until(moved, WAIT_S)
+            await small.submit("later", "exit 0", kind="batch")
+            await small.allocation("later", lambda a: a["state"] == "complete")
+        finally:
+            if holder:
+                cluster.replicas[holder].process.send_signal(signal.SIGCONT)
+            await agent.clean_up()

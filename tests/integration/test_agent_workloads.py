@@ -11,6 +11,7 @@ import pytest
 from agent_process import AgentProcess
 from agent_replica import ReplicaHalf
 
+from agents.sandbox_client import SandboxClient
 from scheduler.model import Limits, Workload
 from scheduler.session import Assignment, StopOrder
 
@@ -195,3 +196,25 @@ async def test_an_agent_without_its_settings_says_which_one_is_missing(tmp_path)
     agent.start()
     assert await agent.wait() == 2
     assert "agent.replicas" in agent.log
+
+
+async def test_a_killed_sandboxer_is_replaced_and_its_workloads_are_adopted(node, replica, tmp_path):
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    await order(replica, shell(f"read line < {gate}; exit 11"))
+    await replica.until(lambda: replica.state(ALLOCATION, 50) == "running")
+    pid = replica.reports(ALLOCATION)[-1].pid
+    client = await SandboxClient.connect(node.directory, start_if_absent=False)
+    os.kill(client.hello.pid, signal.SIGKILL)
+    await client.close()
+    await replica.until(lambda: len(replica.hellos) >= 2 and replica.connected)
+    assert replica.hellos[1].incarnation != replica.hellos[0].incarnation
+    assert alive(pid)
+    with gate.open("w") as out:
+        out.write("go\n")
+    await replica.until(lambda: replica.state(ALLOCATION, 50) == "exited")
+    how = replica.reports(ALLOCATION)[-1].exit
+    assert (how.code, how.reason) in ((11, "exited"), (None, "lost")), "known, or said not to be"
+    assert how.status_known == (how.code is not None)
+    sequences = [report.sequence for status in replica.statuses for report in status.reports]
+    assert sequences == sorted(sequences), "a new sandboxer does not go back"

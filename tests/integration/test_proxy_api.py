@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aiohttp
@@ -78,6 +78,13 @@ class World:
         reader, writer = await asyncio.open_connection(*_split(self.registry.get(name).spec.listen))
         self.writers.append(writer)
         return reader, writer
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Counters have no one to wake us: look again until the deadline."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
 
 
 def _split(address: str) -> tuple[str, int]:
@@ -204,11 +211,7 @@ async def test_a_cut_stops_even_the_bytes_that_the_proxy_already_holds(world: Wo
     streams[1].write(b"more")
     counters = world.registry.get("n1~n2").counters["upstream"]
 
-    async def all_discarded() -> None:
-        while counters.received < 200_004 or counters.discarded + counters.forwarded < counters.received:
-            await asyncio.sleep(0.005)
-
-    await asyncio.wait_for(all_discarded(), DEADLINE_S)
+    await until(lambda: counters.received >= 200_004 and counters.discarded + counters.forwarded >= counters.received)
     assert counters.forwarded == at_cut
     await world.call("DELETE", "/proxies/n1~n2/toxics/cut")
     assert await asyncio.wait_for(streams[0].read(), DEADLINE_S) == b""  # closed, so that peers dial again
@@ -262,11 +265,7 @@ async def test_a_new_connection_during_a_cut_is_accepted_and_the_far_side_never_
     writer.write(b"anyone there?")
     counters = world.registry.get("n1~n2").counters["upstream"]
 
-    async def swallowed() -> None:
-        while counters.discarded < 13:
-            await asyncio.sleep(0.005)
-
-    await asyncio.wait_for(swallowed(), DEADLINE_S)
+    await until(lambda: counters.discarded >= 13)
     assert world.upstream.connections == 0
     assert counters.forwarded == 0
     await world.call("POST", "/reset")
@@ -284,11 +283,7 @@ async def test_one_direction_can_be_cut_alone(world: World) -> None:
     await world.upstream.until(lambda: world.upstream.received == b"12")
     counters = world.registry.get("n1~n2").counters["downstream"]
 
-    async def answered() -> None:
-        while counters.discarded < 1:
-            await asyncio.sleep(0.005)
-
-    await asyncio.wait_for(answered(), DEADLINE_S)
+    await until(lambda: counters.discarded >= 1)
     assert counters.forwarded == 1
     streams[1].close()
     await world.upstream.until(lambda: world.upstream.ended == 1)
@@ -303,11 +298,7 @@ async def test_a_side_that_closes_during_a_cut_is_not_noticed_until_the_heal(wor
     world.upstream.writers[0].write(b"x" * 10)
     counters = world.registry.get("n1~n2").counters["downstream"]
 
-    async def swallowed() -> None:
-        while counters.discarded < 10:
-            await asyncio.sleep(0.005)
-
-    await asyncio.wait_for(swallowed(), DEADLINE_S)
+    await until(lambda: counters.discarded >= 10)
     assert world.upstream.ended == 0
     world.registry.remove_toxic("n1~n2", "timeout_upstream")
     await world.upstream.until(lambda: world.upstream.ended == 1)
@@ -380,11 +371,7 @@ async def test_latency_delays_and_its_removal_delivers_at_once(world: World) -> 
     await world.upstream.until(lambda: world.upstream.received == b"12")
     counters = world.registry.get("n1~n2").counters["downstream"]
 
-    async def arrived() -> None:
-        while counters.received < 2:
-            await asyncio.sleep(0.005)
-
-    await asyncio.wait_for(arrived(), DEADLINE_S)
+    await until(lambda: counters.received >= 2)
     world.registry.remove_toxic("n1~n2", "latency_downstream")
     assert await asyncio.wait_for(streams[0].readexactly(1), DEADLINE_S) == b"2"
     streams[1].close()
@@ -397,11 +384,7 @@ async def test_held_bytes_are_delivered_after_the_hold_on_the_same_connection(wo
     streams[1].write(b"held")
     counters = world.registry.get("n1~n2").counters["upstream"]
 
-    async def arrived() -> None:
-        while counters.received < 5:
-            await asyncio.sleep(0.005)
-
-    await asyncio.wait_for(arrived(), DEADLINE_S)
+    await until(lambda: counters.received >= 5)
     assert counters.forwarded == 1
     world.registry.remove_toxic("n1~n2", "hold_upstream")
     assert await asyncio.wait_for(streams[0].readexactly(4), DEADLINE_S) == b"held"
@@ -415,13 +398,12 @@ async def test_toxicity_is_one_coin_a_connection_and_the_seed_decides_it(world: 
         registry.add_toxic("p", {"type": "timeout", "toxicity": 0.5})
         outcomes = []
         for _ in range(12):
-            reader, writer = await asyncio.open_connection(*_split(relay.spec.listen))
-            before = relay.counters["downstream"].discarded
+            _, writer = await asyncio.open_connection(*_split(relay.spec.listen))
+            before = relay.counters["downstream"].received
+            discarded = relay.counters["downstream"].discarded
             writer.write(b"x")
-            await world.upstream.until(lambda n=len(world.upstream.received): len(world.upstream.received) >= n)
-            while relay.counters["downstream"].discarded == before and not reader._buffer:  # type: ignore[attr-defined]
-                await asyncio.sleep(0.002)
-            outcomes.append(relay.counters["downstream"].discarded > before)
+            await until(lambda before=before: relay.counters["downstream"].received > before)  # type: ignore[misc]
+            outcomes.append(relay.counters["downstream"].discarded > discarded)
             writer.close()
         await registry.close()
         return outcomes
@@ -515,7 +497,7 @@ async def test_the_metrics_name_every_proxy_and_stream(world: World) -> None:
 
 
 async def test_with_a_token_nobody_without_it_gets_in(world: World) -> None:
-    runner = web.AppRunner(application(world.registry, token="s3cret"))  # noqa: S106
+    runner = web.AppRunner(application(world.registry, token="s3cret"))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/proxies"

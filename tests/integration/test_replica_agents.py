@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -66,7 +65,9 @@ async def test_placed_running_exited_and_started_again(cluster: ReplicaCluster, 
     assert (now["attempt"], now["previous"][0]["exit"]["code"]) == (2, 3)
 
 
-async def test_a_stopped_job_gives_a_committed_stop_order(cluster: ReplicaCluster, agents: dict[str, FakeAgent]) -> None:
+async def test_a_stopped_job_gives_a_committed_stop_order(
+    cluster: ReplicaCluster, agents: dict[str, FakeAgent]
+) -> None:
     agent = agents["a1"]
     await join(cluster, agent, "n1")
     await cluster.submit("web", via="n1")
@@ -248,22 +249,6 @@ async def test_logs_come_through_any_replica_and_go_on_at_the_cursor(
     with pytest.raises(Answered) as caught:
         await cluster.call("GET", "/v1/logs/default/talk.0", via="n1")
     assert (caught.value.code, caught.value.problem["retryable"]) == ("node-unreachable", True)
-
-
-async def test_a_node_without_a_session_gets_no_new_work(cluster: ReplicaCluster, agents: dict[str, FakeAgent]) -> None:
-    await join(cluster, agents["a1"], "n1")
-    await join(cluster, agents["a2"], "n1")
-    await agents["a1"].close()
-
-    async def known_absent() -> bool:
-        await asyncio.sleep(0.2)
-        found = await cluster.call("GET", "/v1/status", via="n1")
-        return {node["id"]: node["owner"] for node in found["nodes"]}["a1"] is None
-
-    assert await cluster.until(known_absent)
-    await asyncio.sleep(7.5)  # the leader's patience with a node that is between two replicas
-    await cluster.submit("wide", via="n1", replicas=10, resources={"requests": {"cpu": "10m"}})
-    await agents["a2"].wait(lambda a: len(a.desired) == 10)
 
 
 async def test_cordoned_nodes_get_no_new_work_and_may_come_back(

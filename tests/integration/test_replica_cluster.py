@@ -115,7 +115,9 @@ async def test_calls_in_flight_when_the_leader_dies_end_well_or_say_what_they_do
         if outcome == "unknown":  # asked again with the same id it is resolved
             again = await cluster.submit(name, via=follower)
             assert again["version"] == 1
-    assert len(await cluster.jobs(follower)) == len(acked | {f"default/{n}" for n, o in outcomes.items() if o == "unknown"})
+    assert len(await cluster.jobs(follower)) == len(
+        acked | {f"default/{n}" for n, o in outcomes.items() if o == "unknown"}
+    )
 
 
 async def test_after_killing_everything_the_state_is_what_was_acknowledged(cluster: ReplicaCluster) -> None:

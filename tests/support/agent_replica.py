@@ -51,6 +51,7 @@ class ReplicaHalf:
         self.goodbyes: list[str] = []
         self.closed = 0
         self.pushes_on_hello = True
+        self.mute = False
         self._socket: web.WebSocketResponse | None = None
         self._news = asyncio.Condition()
         self._runner: web.AppRunner | None = None
@@ -144,6 +145,9 @@ class ReplicaHalf:
         match body:
             case AgentHello():
                 self.hellos.append(body)
+                if self.mute:
+                    await self._tell()
+                    return
                 if self.refusal is not None:
                     await socket.send_bytes(encode_frame(Frame("", 0, 0, self.refusal)))
                     await socket.close()

@@ -41,7 +41,7 @@ class Refused(Exception):
 class FakeAgent:
     """One node.  `desired` and `stops` are what the replica sent last, by (allocation, epoch)."""
 
-    def __init__(self, node: str, *, cpu: int = 1000, memory: int = 1 << 30, pids: int = 1000) -> None:
+    def __init__(self, node: str, *, cpu: int = 1000, memory: int = 1 << 30, pids: int = 10_000) -> None:
         self.node = node
         self.capacity = Capacity(cpu, memory, pids)
         self.incarnation = secrets.token_hex(4)

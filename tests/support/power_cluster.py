@@ -48,8 +48,8 @@ class Replica:
                 self.disk, node_id=self.name, cluster_name="sim", dice=dice, segment_bytes=SEGMENT_BYTES
             )
         except StoreError:
-            if self.disk.operations < self.cluster.power_fails_at:
-                raise
+            if self.cluster.outage or self.disk.operations < self.cluster.power_fails_at:
+                raise  # the power is back, the store itself is at fault
             self.cluster.power_went(self)  # while the store was opened
             return
         recovered = Recovered(self.store.recovered.hard_state, self.store.recovered.entries)
@@ -64,6 +64,11 @@ class Replica:
         self.own: dict[tuple[int, int], bytes] = {}
         self.proposed: dict[int, bytes] = {}
         self.tick()
+
+    def start_later(self, delay_ns: int) -> None:
+        self.incarnation += 1
+        incarnation = self.incarnation
+        self.cluster.at(delay_ns, lambda: self.start() if self.incarnation == incarnation else None)
 
     def later(self, delay_ns: int, work: Callable[[], None]) -> None:
         incarnation = self.incarnation
@@ -171,7 +176,7 @@ class PowerCluster:
                 if replica is not struck:
                     replica.disk.crash()
                 replica.disk = replica.disk.reopen()
-                self.at(self.random.randrange(1, 300) * MS, replica.start)
+                replica.start_later(self.random.randrange(1, 300) * MS)
 
     def settled(self) -> bool:
         """The load has ended and all have applied everything their leader has, of its own term too."""

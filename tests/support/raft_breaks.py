@@ -12,9 +12,11 @@ import pytest
 
 from raft.core import Core
 from raft.durability import Durability
+from raft.effects import Apply
 from raft.election import Elections
 from raft.log import Log
 from raft.messages import Entry, HardState
+from raft.progress import Progress
 from raft.quorum import agreed
 from raft.reads import Reads
 from raft.replication import Replication, commit
@@ -138,6 +140,24 @@ def read_before_the_own_term_commits(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Reads, "_knows_all_commits", lambda self: True)
 
 
+def refusals_ignored(patch: pytest.MonkeyPatch) -> None:
+    """A leader never backs up to where a follower's log agrees with its own."""
+    patch.setattr(Progress, "is_stale_refusal", lambda self, prev_index: True)
+
+
+def entries_applied_twice(patch: pytest.MonkeyPatch) -> None:
+    """A leader's commit hands the last entry out again."""
+    original = Replication.advance_commit
+
+    def advance_commit(self: Replication) -> None:
+        before = self._state.commit_index
+        original(self)
+        if self._state.commit_index > before > 0:
+            self._state.effects.append(Apply(self._state.log.slice(before, before)))
+
+    patch.setattr(Replication, "advance_commit", advance_commit)
+
+
 def sync_left_out(patch: pytest.MonkeyPatch) -> None:
     """The disk answers before anything is safe."""
     from chaos.disk import ForgettingDisk
@@ -163,5 +183,7 @@ BREAKS: dict[Callable[[pytest.MonkeyPatch], None], tuple[str, ...]] = {
     votes_for_a_shorter_log: ("leader-completeness", "state-machine-safety"),
     read_without_a_round: ("read-linearizable",),
     read_before_the_own_term_commits: ("read-linearizable",),
+    refusals_ignored: ("liveness",),
+    entries_applied_twice: ("apply-order",),
     sync_left_out: ("disk-durability",),
 }

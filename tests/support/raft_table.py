@@ -101,13 +101,18 @@ class Table:
         self.now = max(self.now, self.cores[name].next_deadline_ns() if now is None else now)
         return self.step(name, Tick(self.now))
 
+    def beat(self, name: str) -> list[Effect]:
+        """Let a leader's heartbeat come due."""
+        return self.tick(name, self.now + T // 4)
+
     def sync(self, *names: str) -> None:
-        """Complete the first write in flight of each, and release what waited for it."""
+        """Complete all writes in flight of the named (or all) replicas, and release what waited for them."""
         for name in names or self.names:
             while self.writes[name]:
                 self.sync_one(name)
 
     def sync_one(self, name: str) -> list[Effect]:
+        """Complete the oldest write in flight."""
         write = self.writes[name].pop(0)
         if write.hard_state is not None:
             self.hard[name] = write.hard_state

@@ -143,6 +143,16 @@ def test_an_ended_attempt_stays_ended_after_its_exit_is_committed_and_an_older_s
     assert core.desired(desired(16)) == ()
 
 
+def test_an_attempt_whose_exit_is_committed_is_neither_stopped_nor_reported_again():
+    core = Reconciler()
+    core.desired(desired(11, assignment()))
+    core.observed(running())
+    core.observed(exited())
+    core.committed([running(), exited()], index=15)
+    assert core.desired(desired(14, stops=(stop(),))) == (), "read before the exit was committed"
+    assert core.observed(exited()) == (), "an event that was on its way"
+
+
 def test_what_runs_but_is_in_no_set_is_told_and_not_touched():
     core = Reconciler()
     adoption = core.adopted([running("default/ghost.0", 4), running("default/future.0", 40, 2)], sequence=2)

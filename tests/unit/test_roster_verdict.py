@@ -51,6 +51,7 @@ def test_five_survive_two() -> None:
 async def test_a_silent_member_is_shown_as_unreachable_and_others_as_they_say() -> None:
     class Wire:
         async def request(self, to: str, method: str, body: bytes, *, timeout_s: float) -> bytes:
+            assert to != "n4", "who is not linked is not asked"
             if to == "n3":
                 raise PeerUnreachable("gone")
             return other.serve(body)
@@ -59,7 +60,9 @@ async def test_a_silent_member_is_shown_as_unreachable_and_others_as_they_say() 
         def make(*, digest: bool) -> Row:
             return Row(name, "follower", 4, "n1", 9, 9, "abc" if digest else "")
 
-        return Roster(node=name, members=lambda: ["n3", "n2", "n1"], own=make, peers=Wire())
+        return Roster(
+            node=name, members=lambda: ["n3", "n2", "n1", "n4"], own=make, peers=Wire(), linked=lambda: ["n2", "n3"]
+        )
 
     other = own("n2")
     rows = await own("n1").gather(timeout_s=1, digest=True)
@@ -67,4 +70,5 @@ async def test_a_silent_member_is_shown_as_unreachable_and_others_as_they_say() 
         ("n1", "follower", "abc"),
         ("n2", "follower", "abc"),
         ("n3", "unreachable", ""),
+        ("n4", "unreachable", ""),
     ]

@@ -56,6 +56,20 @@ def test_a_node_can_be_filled_to_the_last_unit() -> None:
     assert world.free("a1") == (0, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("spec", "code"),
+    [
+        ({"cpu_millicores": 4001}, "no-cpu"),
+        ({"memory_bytes": 4 * GIB + 1}, "no-memory"),
+        ({"pids": 1001}, "no-pids"),
+    ],
+)
+def test_one_unit_too_much_is_refused(spec: dict[str, object], code: str) -> None:
+    world = World("a1")
+    world.submit(job(**spec))
+    assert refusals(world, world.at("default/web.0", "a1")) == [code]
+
+
 def test_a_placement_for_what_changed_since_is_refused() -> None:
     world = World("a1", "a2")
     world.submit(job())
@@ -118,7 +132,7 @@ def test_the_same_port_number_is_free_on_another_node() -> None:
     world.submit(job("api", ports=(81,)))
     assert len(world.schedule().placed) == 2
     assert refusals(world, world.at("default/api.0", "a1")) == ["port-taken"]
-    gone = next(n for n in range(3) if (shown := world.shown(f"default/web.{n}"))["node"] == "a1")
+    gone = next(n for n in range(3) if world.shown(f"default/web.{n}")["node"] == "a1")
     world.submit(job(replicas=3, ports=(82,)))
     world.ends(f"default/web.{gone}")
     assert refusals(world, world.at("default/api.0", "a1")) == []

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
 from msgspec.structs import replace
 
 from scheduler import commands
+from scheduler.errors import CommandTooNew
 from scheduler.evaluations import pending
 from scheduler.state import submission
 from scheduler.state.jobs import REQUESTS_KEPT
@@ -77,7 +80,7 @@ def test_only_the_newest_request_ids_of_a_job_are_kept() -> None:
     record = world.state.books.jobs.by_id["default/web"]
     assert len(record.requests) == REQUESTS_KEPT
     assert "old" not in record.requests
-    assert world.submit(job(), request="n1").code == "request-id-reused"
+    assert world.submit(job(), request="n2").code == "request-id-reused"
 
 
 def test_compare_and_set_refuses_another_version_and_is_not_remembered() -> None:
@@ -207,7 +210,7 @@ def test_a_stopped_job_submitted_again_waits_for_the_exits_of_its_old_attempts()
     assert waiting(world) == ["default/web.0"]
 
 
-def test_too_many_allocations_in_all_are_refused(monkeypatch: object) -> None:
+def test_too_many_allocations_in_all_are_refused() -> None:
     world = World("a1")
     limit = submission.ALLOCATIONS_MAX
     for number in range(limit // 100_000):
@@ -219,9 +222,7 @@ def test_too_many_allocations_in_all_are_refused(monkeypatch: object) -> None:
     assert world.submit(job("last")).ok
 
 
-def test_the_oldest_stopped_jobs_are_forgotten_beyond_the_bound(monkeypatch: object) -> None:
-    import pytest
-
+def test_the_oldest_stopped_jobs_are_forgotten_beyond_the_bound() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("scheduler.state.books.STOPPED_JOBS_KEPT", 2)
         world = World("a1")
@@ -245,11 +246,6 @@ def test_what_is_no_command_is_refused_the_same_everywhere() -> None:
 
 
 def test_a_command_of_a_newer_version_stops_the_replica() -> None:
-    import msgspec
-    import pytest
-
-    from scheduler.errors import CommandTooNew
-
     world = World("a1")
     newer = msgspec.msgpack.encode((commands.VERSION + 1, [99, "x"]))
     with pytest.raises(CommandTooNew) as caught:

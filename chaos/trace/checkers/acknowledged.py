@@ -56,6 +56,19 @@ def no_acknowledged_placement_lost(trace: Trace) -> Finding:
     return verdict.finding("no acknowledged submit or stop in the trace")
 
 
+def lost_answers(trace: Trace) -> list[Event]:
+    """The acknowledged writes that were certainly lost."""
+    applied, commits, lost = _Applied(trace), _Commits(trace), []
+    for answer in acknowledged_writes(trace):
+        verdict = Verdict("one")
+        verdict.checked = 1
+        _check_commit(verdict, trace, commits, answer)
+        _check_applied(verdict, trace, applied, answer)
+        if verdict.finding("").ok is False:
+            lost.append(answer)
+    return lost
+
+
 class _Commits:
     """Which indexes were committed, by whom first."""
 
@@ -131,7 +144,7 @@ def _check_applied(verdict: Verdict, trace: Trace, applied: _Applied, answer: Ev
     for life, reached in applied.reached.items():
         if reached < index or trace.lives[life].gap:
             continue
-        if not any(e.n == life[0] and e.inc == life[1] for e in applied.jobs.get(index, [])):
+        if not any((e.n, e.inc) == life for e in applied.jobs.get(index, [])):
             witness = _witness(trace, life, index)
             verdict.violated(
                 f"{life[0]} applied past index {index} without the acknowledged {request}", answer, *witness

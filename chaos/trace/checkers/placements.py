@@ -134,8 +134,9 @@ def applied_alike(trace: Trace) -> Finding:
     """Every replica makes the same changes at the same index (state machine safety, §5.4.3)."""
     verdict = Verdict("applied-alike")
     first_seen: dict[int, tuple[Life, list[Event]]] = {}
-    for life, events in sorted(_applied_streams(trace, "place", "node", "job").items()):
-        last = events[-1].number("index")
+    streams = _applied_streams(trace, "place", "node", "job")
+    ends = {life: max(event.number("index") for event in events) for life, events in streams.items()}
+    for life, events in sorted(streams.items()):
         by_index: dict[int, list[Event]] = {}
         for event in events:
             by_index.setdefault(event.number("index"), []).append(event)
@@ -144,18 +145,13 @@ def applied_alike(trace: Trace) -> Finding:
             if other == life:
                 continue
             verdict.checked += 1
-            complete = index < last  # of its last index a killed life may have written a part only
-            length = min(len(mine), len(theirs)) if not complete else max(len(mine), len(theirs))
-            _compare(verdict, index, theirs, mine, length, tolerant=not complete or index == _end(trace, other))
+            # of the last index that a life wrote it may have written a part only
+            partial = index in (ends[life], ends[other])
+            _compare(verdict, index, theirs, mine, tolerant=partial)
     return verdict.finding("no index was applied twice")
 
 
-def _end(trace: Trace, life: Life) -> int:
-    found = [e.number("index") for e in trace.kind("place", "node", "job") if (e.n, e.inc) == life]
-    return max(found, default=0)
-
-
-def _compare(verdict: Verdict, index: int, one: list[Event], two: list[Event], length: int, *, tolerant: bool) -> None:
+def _compare(verdict: Verdict, index: int, one: list[Event], two: list[Event], *, tolerant: bool) -> None:
     for a, b in zip(one, two, strict=False):
         if a.k != b.k or a.f != b.f:
             verdict.violated(f"{a.n} and {b.n} applied different changes at index {index}", a, b)

@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from scheduler import evaluations
 from scheduler.commands import Placement
+from scheduler.engine.decision import Table
 from scheduler.engine.filters import FILTERS, FITS, Verdicts
-from scheduler.engine.place import Table
 from scheduler.engine.world import PlacementRequest
 
 if TYPE_CHECKING:
