@@ -14,107 +14,13 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from collections.abc import Callable
 from random import Random
-from typing import Literal
 
+from chaos.platter import Content, Fault, Operation, Platter, PowerLost, added, place, removed, renamed
 from raft.errors import StoreLocked
 
-SECTOR_BYTES = 512
-"""A torn write keeps whole sectors, except when the dice say that a sector tore too."""
-
-Operation = Literal["open", "write", "read", "sync", "rename", "remove", "sync_directory"]
-
-
-class PowerLost(OSError):
-    """The power went at this operation or before it; this handle of the disk is dead."""
-
-    def __init__(self) -> None:
-        super().__init__(errno.EIO, "the power went")
-
-
-class _Content:
-    """One file's bytes: as visible now, as durable, and the writes between the two."""
-
-    __slots__ = ("durable", "pending", "visible")
-
-    def __init__(self) -> None:
-        self.visible = bytearray()
-        self.durable = bytearray()
-        self.pending: list[tuple[int, bytes]] = []
-
-
-def _place(into: bytearray, offset: int, data: bytes) -> None:
-    """Write `data` at `offset`, zeros in between."""
-    if offset > len(into):
-        into.extend(bytes(offset - len(into)))
-    into[offset : offset + len(data)] = data
-
-
-class _Fault:
-    """Fail `count` operations of one kind after letting `after` of them pass."""
-
-    __slots__ = ("after", "count", "number", "operation")
-
-    def __init__(self, operation: Operation, number: int, after: int, count: int) -> None:
-        self.operation = operation
-        self.number = number
-        self.after = after
-        self.count = count
-
-
-class _Platter:
-    """What outlives a crash, shared by all handles of one disk."""
-
-    def __init__(self, dice: Random, inode: str) -> None:
-        self.dice = dice
-        self.inode = inode
-        self.names: dict[str, _Content] = {}
-        self.durable_names: dict[str, _Content] = {}
-        self.directory_pending: list[Callable[[dict[str, _Content]], None]] = []
-        self.generation = 0
-        self.locked = False
-        self.operations = 0
-        self.crash_at: int | None = None
-        self.faults: list[_Fault] = []
-        self.counts: dict[str, int] = {}
-        self.mutex = threading.RLock()
-
-    def change_names(self, change: Callable[[dict[str, _Content]], None]) -> None:
-        """Apply a directory operation now; it is durable after `sync_directory`."""
-        change(self.names)
-        self.directory_pending.append(change)
-
-    def lose_power(self, *, torn: bool) -> None:
-        """Forget what is unsynced, but with `torn` keep random parts of it."""
-        if torn:
-            for content in self.durable_names.values():
-                self._keep_some(content)
-            for change in self.directory_pending[: self.dice.randrange(len(self.directory_pending) + 1)]:
-                change(self.durable_names)
-        self.directory_pending.clear()
-        self.names = dict(self.durable_names)
-        for content in self.names.values():
-            content.visible = bytearray(content.durable)
-            content.pending.clear()
-        self.end_generation()
-
-    def _keep_some(self, content: _Content) -> None:
-        """Let a random subset of the pending writes reach the platter, in random order, some torn."""
-        kept = [write for write in content.pending if self.dice.randrange(2)]
-        self.dice.shuffle(kept)
-        for offset, data in kept:
-            if self.dice.randrange(2):
-                unit = SECTOR_BYTES if self.dice.randrange(2) else 1
-                data = data[: self.dice.randrange(len(data) // unit + 1) * unit]
-            _place(content.durable, offset, data)
-
-    def end_generation(self) -> None:
-        """Invalidate all handles and the lock."""
-        self.generation += 1
-        self.locked = False
-        self.crash_at = None
+__all__ = ["ForgettingDisk", "ForgettingFile", "PowerLost"]
 
 
 class ForgettingDisk:
@@ -137,12 +43,12 @@ class ForgettingDisk:
         capacity_bytes: int | None = None,
         torn: bool = False,
         lying: bool = False,
-        _platter: _Platter | None = None,
+        _platter: Platter | None = None,
     ) -> None:
         self.capacity_bytes = capacity_bytes
         self.torn = torn
         self.lying = lying
-        self._platter = _platter or _Platter(dice, f"forgetting:{dice.randrange(1 << 62):x}")
+        self._platter = _platter or Platter(dice, f"forgetting:{dice.randrange(1 << 62):x}")
         self._generation = self._platter.generation
 
     # -- the protocol ---------------------------------------------------------------------
@@ -157,8 +63,8 @@ class ForgettingDisk:
             if content is None:
                 if not create:
                     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-                content = _Content()
-                self._platter.change_names(_added(name, content))
+                content = Content()
+                self._platter.change_names(added(name, content))
             return ForgettingFile(self, content)
 
     def names(self) -> list[str]:
@@ -174,7 +80,7 @@ class ForgettingDisk:
             content = self._platter.names.get(old)
             if content is None:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), old)
-            self._platter.change_names(_renamed(old, new, content))
+            self._platter.change_names(renamed(old, new, content))
 
     def remove(self, name: str) -> None:
         """Remove a file; durable after `sync_directory`."""
@@ -182,7 +88,7 @@ class ForgettingDisk:
             self._operate("remove")
             if name not in self._platter.names:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-            self._platter.change_names(_removed(name))
+            self._platter.change_names(removed(name))
 
     def sync_directory(self) -> None:
         """Make creations, renames and removals durable."""
@@ -239,7 +145,7 @@ class ForgettingDisk:
 
     def fail(self, operation: Operation, number: int = errno.EIO, *, after: int = 0, count: int = 1) -> None:
         """Let `count` operations of this kind fail with errno `number`, `after` more have passed."""
-        self._platter.faults.append(_Fault(operation, number, after, count))
+        self._platter.faults.append(Fault(operation, number, after, count))
 
     def rot(self, name: str, offset: int, mask: int = 0x01) -> None:
         """Flip the bits of `mask` in one stored byte, silently."""
@@ -259,7 +165,7 @@ class ForgettingDisk:
         """A copied directory: the same visible bytes under another inode, all durable."""
         twin = ForgettingDisk(self._platter.dice, capacity_bytes=self.capacity_bytes, torn=self.torn, lying=self.lying)
         for name, content in self._platter.names.items():
-            copied = _Content()
+            copied = Content()
             copied.visible, copied.durable = bytearray(content.visible), bytearray(content.visible)
             twin._platter.names[name] = twin._platter.durable_names[name] = copied
         return twin
@@ -306,7 +212,7 @@ class ForgettingDisk:
 class ForgettingFile:
     """One open file of a `ForgettingDisk`; satisfies `raft.protocols.File`."""
 
-    def __init__(self, disk: ForgettingDisk, content: _Content) -> None:
+    def __init__(self, disk: ForgettingDisk, content: Content) -> None:
         self._disk = disk
         self._content = content
         self._closed = False
@@ -318,7 +224,7 @@ class ForgettingFile:
             self._usable()
             self._disk._operate("write", partly=lambda: self._content.pending.append((offset, data)))
             self._disk._room_for(offset + len(data) - len(self._content.visible))
-            _place(self._content.visible, offset, data)
+            place(self._content.visible, offset, data)
             self._content.pending.append((offset, data))
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -349,7 +255,7 @@ class ForgettingFile:
             if self._disk.lying:
                 return
             for offset, data in self._content.pending:
-                _place(self._content.durable, offset, data)
+                place(self._content.durable, offset, data)
             self._content.pending.clear()
 
     def close(self) -> None:
@@ -359,25 +265,3 @@ class ForgettingFile:
     def _usable(self) -> None:
         if self._closed:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-
-
-def _added(name: str, content: _Content) -> Callable[[dict[str, _Content]], None]:
-    def change(names: dict[str, _Content]) -> None:
-        names[name] = content
-
-    return change
-
-
-def _renamed(old: str, new: str, content: _Content) -> Callable[[dict[str, _Content]], None]:
-    def change(names: dict[str, _Content]) -> None:
-        names.pop(old, None)
-        names[new] = content
-
-    return change
-
-
-def _removed(name: str) -> Callable[[dict[str, _Content]], None]:
-    def change(names: dict[str, _Content]) -> None:
-        names.pop(name, None)
-
-    return change

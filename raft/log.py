@@ -40,7 +40,7 @@ def next_hash(previous: int, entry: Entry) -> int:
     the chain depend on the order.  It finds divergence and bugs, not forgery.
     """
     data = entry.data
-    mixed = (crc32c(previous >> 32, data) << 32) | crc32(data, previous & _MASK32)
+    mixed: int = (crc32c(previous >> 32, data) << 32) | crc32(data, previous & _MASK32)
     return ((mixed ^ (entry.term << 2 | entry.kind)) * _ODD + entry.index + len(data)) & _MASK64
 
 

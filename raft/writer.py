@@ -15,7 +15,7 @@ from msgspec import Struct
 from raft.effects import Persist
 from raft.messages import Entry, HardState
 from raft.protocols import Clock
-from raft.store.log_store import ENTRY_OVERHEAD_BYTES, FRAME_OVERHEAD_BYTES, LogStore
+from raft.store.log_store import LogStore
 
 
 class Batch(Struct, frozen=True):
@@ -55,11 +55,6 @@ def merge(persists: Sequence[Persist]) -> Batch:
             del entries[max(0, keep) :]
         entries.extend(persist.entries)
     return Batch(persists[-1].write, hard_state, entries)
-
-
-def persisted_bytes(persist: Persist) -> int:
-    """At most what a write of `persist` takes on disk."""
-    return FRAME_OVERHEAD_BYTES + sum(len(entry.data) + ENTRY_OVERHEAD_BYTES for entry in persist.entries)
 
 
 class Writer:

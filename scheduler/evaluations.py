@@ -50,7 +50,7 @@ def due_ms(job: JobRecord, attempts: AttemptTable, ordinal: int) -> int | None:
     state = attempts.state(row)
     if state in LIVE:
         return None
-    if attempts.version[row] < job.shape_version or attempts.ordered[row]:
+    if attempts.version[row] < job.shape_version or attempts.stop_index[row]:
         return 0
     if not starts_again(job.policy, state, attempts.failures[row], job.spec.backoff_limit):
         return None

@@ -57,7 +57,7 @@ def explain(state: State, job: str, now_ms: int, absent: Sequence[str] = ()) -> 
         "job": record.id,
         "state": state_of(state.books, record),
         "allocation": None if ordinal is None else record.allocation(ordinal),
-        "placed": not len(record.waiting) and record.replicas > 0 and not record.stopped,
+        "placed": not len(record.waiting) and not record.stopped,
         "reason": _reason(state, record, row, verdicts, nearest, now_ms),
         "counts": {**job_counts(state.books, record), **_node_counts(verdicts)},
         "nodes": _nodes(world, request, verdicts),
@@ -141,7 +141,8 @@ def _words(verdicts: Verdicts) -> str:
 
 def _nodes(world: World, request: PlacementRequest, verdicts: Verdicts) -> list[dict[str, Any]]:
     listed: list[dict[str, Any]] = []
-    for slot in range(min(len(world), NODES_SHOWN)):
+    by_name = sorted(range(len(world)), key=world.names.__getitem__)
+    for slot in by_name[:NODES_SHOWN]:
         verdict = int(verdicts[slot])
         if verdict == FITS:
             listed.append({"node": world.names[slot], "filter": None, "need": None, "have": None})

@@ -12,11 +12,10 @@ to another replica.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
-from aiohttp import WSMsgType, web
 
 from raft.errors import Overloaded, SkerryError
 from scheduler.commands import AllocationStatus, Command, ReportStatus, StopUnknown
@@ -27,25 +26,20 @@ from scheduler.session import (
     AgentHello,
     Assignment,
     Desired,
-    Frame,
     Goodbye,
     Heartbeat,
     HeartbeatConfirmed,
     LogsReply,
     LogsRequest,
     SessionMessage,
-    SessionRefused,
     Status,
     StatusCommitted,
-    decode_frame,
-    encode_frame,
 )
+from scheduler.session_wire import BadFrame, SessionLost, SessionWire, kind_of
 from scheduler.state import State
 
 IDLE_S = 15.0
 """A session without a frame for this long is closed."""
-SEND_S = 5.0
-"""An agent that takes no bytes for this long loses its session."""
 BARRIER_S = 2.0
 PROPOSE_S = 5.0
 RETRY_S = 0.2
@@ -69,24 +63,6 @@ class Door(Protocol):
         ...
 
 
-class Trace(Protocol):
-    """What a session needs of `cluster.trace.Tracer`."""
-
-    incarnation: str
-
-    def emit(self, kind: str, /, **fields: Any) -> str:
-        """Record one event."""
-        ...
-
-    def stamp_send(self) -> tuple[str, int, int]:
-        """Message id and clocks."""
-        ...
-
-    def observe(self, lc: int, hlc: int) -> None:
-        """Merge clocks."""
-        ...
-
-
 class Log(Protocol):
     """The part of a logger that is used."""
 
@@ -103,7 +79,7 @@ class HeldSession:
     """A session that was accepted.
 
     Args:
-        socket: the open WebSocket; its hello has been read.
+        wire: its hello has been read.
         hello: what the agent said.
         generation: generation of the cluster, orders `Desired` together with the index.
         wall_ms: Unix milliseconds, for people.
@@ -112,29 +88,26 @@ class HeldSession:
     def __init__(
         self,
         *,
-        socket: web.WebSocketResponse,
+        wire: SessionWire,
         hello: AgentHello,
         generation: int,
         state: State,
         door: Door,
-        trace: Trace,
         log: Log,
-        wall_ms: Any,
-        wait_applied: Any,
+        wall_ms: Callable[[], int],
+        wait_applied: Callable[..., Awaitable[None]],
     ) -> None:
         self.node = hello.node
         self.hello = hello
         self.usage: dict[str, tuple[int, int, int]] = {}
         self.node_usage: tuple[int, int] = (0, 0)
-        self._socket = socket
+        self._wire = wire
         self._generation = generation
         self._state = state
         self._door = door
-        self._trace = trace
         self._log = log
         self._wall_ms = wall_ms
         self._wait_applied = wait_applied
-        self._traced_heartbeat = 0
         self._marked = asyncio.Event()
         self._marked.set()
         self._sent: object = None
@@ -163,11 +136,7 @@ class HeldSession:
 
     async def end(self, why: str) -> None:
         """Say goodbye and close; `serve` then returns."""
-        try:
-            await self.send(Goodbye(why))
-        except SessionLost:
-            return
-        await self._close(why)
+        await self._wire.goodbye(why)
 
     async def logs(self, allocation: str, cursor: str, lines_max: int, wait_ms: int, *, timeout_s: float) -> LogsReply:
         """Ask the agent for output.
@@ -183,7 +152,7 @@ class HeldSession:
         future: asyncio.Future[LogsReply] = asyncio.get_running_loop().create_future()
         self._asked[number] = future
         try:
-            await self.send(LogsRequest(number, allocation, cursor, lines_max, wait_ms))
+            await self._wire.send(LogsRequest(number, allocation, cursor, lines_max, wait_ms))
             async with asyncio.timeout(timeout_s + wait_ms / 1000):
                 return await future
         except (TimeoutError, SessionLost):
@@ -195,40 +164,21 @@ class HeldSession:
 
     # --- frames -------------------------------------------------------------------------------
 
-    async def send(self, body: SessionMessage) -> None:
-        """Send one message; raises SessionLost.  Untraced ones carry no id."""
-        message, lamport, hybrid = self._trace.stamp_send()
-        traced = not isinstance(body, HeartbeatConfirmed) or body.number == self._traced_heartbeat
-        data = encode_frame(Frame(message if traced else "", lamport, hybrid, body))
-        if traced:
-            self._trace.emit("send", m=message, to=self.node, type=_kind(body), bytes=len(data))
-        try:
-            async with asyncio.timeout(SEND_S):
-                await self._socket.send_bytes(data)
-        except (TimeoutError, ConnectionError, RuntimeError) as error:
-            await self._close("send-failed")
-            raise SessionLost(f"{self.node} takes no data: {error!r}") from None
-
     async def _read(self) -> str:
+        """Take messages in until the session ends; returns why."""
         while True:
             try:
-                message = await self._socket.receive(timeout=IDLE_S)
+                body = await self._wire.receive(IDLE_S)
             except TimeoutError:
-                await self._close("idle")
+                await self._wire.close("idle")
                 return "idle"
-            if message.type is not WSMsgType.BINARY:
-                return "closed" if message.type in _CLOSINGS else await self._bad_frame("not a binary frame")
-            try:
-                frame = decode_frame(message.data)
-            except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
-                return await self._bad_frame(str(error))
-            self._trace.observe(frame.lc, frame.hlc)
-            if frame.m:
-                size = len(message.data)
-                if isinstance(frame.body, Heartbeat):
-                    self._traced_heartbeat = frame.body.number
-                self._trace.emit("recv", m=frame.m, fr=self.node, type=_kind(frame.body), bytes=size)
-            if (ended := self._received(frame.body)) is not None:
+            except BadFrame as error:
+                self._log.warning("an agent sent a frame that cannot be read", node=self.node, why=str(error))
+                await self._wire.refuse("bad-frame", f"a frame cannot be read: {error}", "run one version everywhere")
+                return "bad-frame"
+            if body is None:
+                return "closed"
+            if (ended := self._received(body)) is not None:
                 return ended
 
     def _received(self, body: SessionMessage) -> str | None:
@@ -248,28 +198,8 @@ class HeldSession:
             case Goodbye():
                 return f"agent left: {body.why}"
             case _:
-                return f"unexpected {_kind(body)}"
+                return f"unexpected {kind_of(body)}"
         return None
-
-    async def _bad_frame(self, why: str) -> str:
-        self._log.warning("an agent sent a frame that cannot be read", node=self.node, why=why)
-        await self.refuse("bad-frame", f"a frame cannot be read: {why}", "agent and replica must be of one version")
-        return "bad-frame"
-
-    async def refuse(self, code: str, message: str, hint: str) -> None:
-        """Tell why the session ends, and close."""
-        try:
-            await self.send(SessionRefused(code, message, hint))
-        except SessionLost:
-            return
-        await self._close(code)
-
-    async def _close(self, why: str) -> None:
-        try:
-            async with asyncio.timeout(1.0):
-                await self._socket.close(message=why.encode()[:100])
-        except (TimeoutError, ConnectionError, RuntimeError):
-            pass
 
     # --- desired set --------------------------------------------------------------------------
 
@@ -289,7 +219,7 @@ class HeldSession:
                 continue
             try:
                 for part in _parts(assignments):
-                    await self.send(Desired(self._generation, self._state.index, part, stops))
+                    await self._wire.send(Desired(self._generation, self._state.index, part, stops))
             except SessionLost:
                 return
             self._sent = (assignments, stops)
@@ -306,10 +236,10 @@ class HeldSession:
                 continue
             registration = self._state.registration(self.node)
             if registration is None or registration.incarnation != self.hello.incarnation:
-                await self.refuse("stale-incarnation", "the node registered anew meanwhile", "say hello again")
+                await self._wire.refuse("stale-incarnation", "the node registered anew meanwhile", "say hello again")
                 return
             try:
-                await self.send(HeartbeatConfirmed(number, index))
+                await self._wire.send(HeartbeatConfirmed(number, index))
             except SessionLost:
                 return
 
@@ -326,13 +256,13 @@ class HeldSession:
                 if not index:
                     index = await self._door.barrier(timeout_s=BARRIER_S)
             except StaleIncarnation as error:
-                await self.refuse("stale-incarnation", str(error), "say hello again")
+                await self._wire.refuse("stale-incarnation", str(error), "say hello again")
                 return
             except SkerryError as error:
                 self._log.warning("a status could not be committed", node=self.node, code=error.code, why=error.message)
                 continue
             try:
-                await self.send(StatusCommitted(status.number, index))
+                await self._wire.send(StatusCommitted(status.number, index))
             except SessionLost:
                 return
 
@@ -369,22 +299,11 @@ class HeldSession:
         return applied.index
 
 
-class SessionLost(Exception):
-    """The WebSocket is gone; inside this module only."""
-
-
 class StaleIncarnation(SkerryError):
     """The node registered with another sandboxer meanwhile."""
 
     code = "stale-incarnation"
     retryable = True
-
-
-_CLOSINGS = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
-
-
-def _kind(body: SessionMessage) -> str:
-    return type(body).__name__
 
 
 def _parts(assignments: Sequence[Assignment]) -> Iterator[tuple[Assignment, ...]]:

@@ -128,7 +128,15 @@ class JobState(StrEnum):
 
 
 def job_state(
-    *, stopped: bool, replicas: int, live: int, running: int, waiting: int, complete: int, broken: int
+    *,
+    stopped: bool,
+    replicas: int,
+    live: int,
+    running: int,
+    waiting: int,
+    complete: int,
+    broken: int,
+    batch: bool = False,
 ) -> JobState:
     """The word for a job.  Counts are allocations, by their newest attempt.
 
@@ -140,9 +148,12 @@ def job_state(
         waiting: allocations that wait to be placed, now or after a back-off.
         complete: allocations that finished well and stay finished.
         broken: allocations that failed, or were lost under policy Never, and stay so.
+        batch: the job is to finish; with 0 replicas it has, while a service of 0 runs as wanted.
     """
-    if stopped or replicas == 0:
+    if stopped:
         return JobState.STOPPING if live else JobState.STOPPED
+    if replicas == 0:
+        return JobState.STOPPING if live else JobState.COMPLETE if batch else JobState.RUNNING
     if complete + broken == replicas:
         return JobState.FAILED if broken else JobState.COMPLETE
     if broken:

@@ -15,24 +15,20 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-import msgspec
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
 from raft.errors import SkerryError
 from scheduler.commands import RegisterNode
-from scheduler.held_session import Door, HeldSession, Log, Trace
+from scheduler.held_session import Door, HeldSession, Log
 from scheduler.model import NAME_PATTERN
 from scheduler.session import (
     FRAME_BYTES_MAX,
     PROTOCOL_VERSION,
     SESSION_PATH,
     AgentHello,
-    Frame,
     SessionAccepted,
-    SessionRefused,
-    decode_frame,
-    encode_frame,
 )
+from scheduler.session_wire import BadFrame, SessionLost, SessionWire, Trace
 from scheduler.state import State
 
 SESSIONS_MAX = 10_000
@@ -143,30 +139,28 @@ class Sessions:
         self._open += 1
         try:
             await socket.prepare(request)
-            await self._talk(socket)
-        except (ConnectionError, TimeoutError) as error:
+            await self._talk(SessionWire(socket, self._trace))
+        except (ConnectionError, TimeoutError, SessionLost) as error:
             self._log.info("an agent's connection broke", why=repr(error))
         finally:
             self._open -= 1
         return socket
 
-    async def _talk(self, socket: web.WebSocketResponse) -> None:
+    async def _talk(self, wire: SessionWire) -> None:
         try:
-            hello = await self._hello(socket)
+            hello = await self._hello(wire)
             await self._register(hello)
         except SkerryError as error:
-            self._log.warning("an agent was not admitted", code=error.code, why=error.message)
-            await self._send(socket, SessionRefused(error.code, error.message, error.hint))
-            await socket.close()
+            self._log.warning("an agent was not admitted", node=wire.peer, code=error.code, why=error.message)
+            await wire.refuse(error.code, error.message, error.hint)
             return
         cluster_id, generation = self._cluster()
         session = HeldSession(
-            socket=socket,
+            wire=wire,
             hello=hello,
             generation=generation,
             state=self._state,
             door=self._door,
-            trace=self._trace,
             log=self._log,
             wall_ms=self._wall_ms,
             wait_applied=self._wait_applied,
@@ -177,7 +171,7 @@ class Sessions:
         try:
             if older is not None:
                 await older.end("replaced")
-            await self._send(socket, SessionAccepted(cluster_id, self._replica, self._leader()))
+            await wire.send(SessionAccepted(cluster_id, self._replica, self._leader()))
             self._trace.emit("conn", peer=hello.node, what="opened", why="session")
             self._log.info("holding a session", node=hello.node, incarnation=hello.incarnation)
             why = await session.serve()
@@ -187,20 +181,15 @@ class Sessions:
             self._trace.emit("conn", peer=hello.node, what="closed", why=why)
             self._log.info("a session ended", node=hello.node, why=why)
 
-    async def _hello(self, socket: web.WebSocketResponse) -> AgentHello:
+    async def _hello(self, wire: SessionWire) -> AgentHello:
         """The first frame, checked."""
-        message = await socket.receive(timeout=HELLO_S)
-        if message.type is not WSMsgType.BINARY:
-            raise SessionDenied("bad-frame", "the first message must be a binary hello", "")
         try:
-            frame = decode_frame(message.data)
-        except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
+            hello = await wire.receive(HELLO_S)
+        except BadFrame as error:
             raise SessionDenied("bad-frame", f"the hello cannot be read: {error}", "is it another version?") from None
-        hello = frame.body
         if not isinstance(hello, AgentHello):
-            raise SessionDenied("bad-frame", f"a session begins with AgentHello, not {type(hello).__name__}", "")
-        self._trace.observe(frame.lc, frame.hlc)
-        self._trace.emit("recv", m=frame.m, fr=hello.node, type="AgentHello", bytes=len(message.data))
+            raise SessionDenied("bad-frame", "a session begins with AgentHello", "only agents dial this path")
+        wire.peer = hello.node
         self._check(hello)
         return hello
 
@@ -244,14 +233,6 @@ class Sessions:
         if applied.result.code:
             raise SessionDenied(applied.result.code, applied.result.message, applied.result.hint)
         await self._wait_applied(applied.index, timeout_s=REGISTER_S)
-
-    async def _send(self, socket: web.WebSocketResponse, body: SessionAccepted | SessionRefused) -> None:
-        message, lamport, hybrid = self._trace.stamp_send()
-        try:
-            async with asyncio.timeout(HELLO_S):
-                await socket.send_bytes(encode_frame(Frame(message, lamport, hybrid, body)))
-        except (ConnectionError, RuntimeError) as error:
-            raise ConnectionError(str(error)) from None
 
 
 def _same(known: Any, hello: AgentHello) -> bool:

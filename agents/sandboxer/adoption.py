@@ -170,8 +170,9 @@ def _from_tree(
     if pidfd >= 0 and (waits or not ours):
         os.close(pidfd)
         pidfd = -1
-    status = None if pidfd >= 0 else Status(None, None, NOT_STARTED if waits else UNSEEN)
+    unseen = Status(None, None, NOT_STARTED if waits else UNSEEN)
     reason = "start-failed" if waits else ""
+    status = None if pidfd >= 0 else unseen
     survivor = Survivor(card, pid, unix_ms, status, oom_kills, reason, stop_ordered=stop)
     return survivor, Found(name, pid, pidfd, init_pid if init_pidfd >= 0 else 0, init_pidfd)
 

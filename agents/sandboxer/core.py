@@ -76,6 +76,8 @@ class Attempt:
     exit_record: int = 0
     """Journal sequence of its exit."""
     released: bool = False
+    forgotten: bool = False
+    """Nobody needs it; it goes when its exit is durable."""
     waiting: list[ev.Caller] = field(default_factory=list)
 
 
@@ -85,6 +87,8 @@ class Core:
     def __init__(self, memory: ev.Memory, now_ns: int) -> None:
         self._floors = dict(memory.floors)
         self._attempts: dict[Key, Attempt] = {}
+        self._past: dict[Key, Attempt] = {}
+        """Exited and released: kept apart, so that a step's cost does not grow with them."""
         self._sequence = 0
         self._journal_sequence = 0
         self._durable = 0
@@ -112,7 +116,7 @@ class Core:
 
     def records(self) -> list[dict[str, Any]]:
         """Every attempt, as clients see it (without the paths, which are not the core's)."""
-        return [self.record(attempt) for attempt in self._attempts.values()]
+        return [self.record(attempt) for attempt in (*self._past.values(), *self._attempts.values())]
 
     def live(self) -> list[Key]:
         """Attempts that have or may have processes."""
@@ -193,7 +197,7 @@ class Core:
 
     def _start(self, event: ev.StartAsked) -> list[ev.Effect]:
         card = event.spec.card
-        known = self._attempts.get(card.key)
+        known = self._find(card.key)
         if known is not None:
             return self._start_again(event, known)
         refusal = self._refusal(event)
@@ -280,7 +284,7 @@ class Core:
             self._floors[event.allocation] = event.epoch
             effects.append(self._journal({"k": "fence", "a": event.allocation, "e": event.epoch}))
         newest: Attempt | None = None
-        for attempt in list(self._attempts.values()):
+        for attempt in (*self._past.values(), *self._attempts.values()):
             if attempt.card.allocation == event.allocation and attempt.card.epoch <= event.epoch:
                 effects += self._order_stop(attempt, event.grace_ms, now_ns)
                 newest = attempt if newest is None or attempt.card.epoch > newest.card.epoch else newest
@@ -378,38 +382,43 @@ class Core:
             }
         )
         attempt.exit_record = exited.sequence
-        effects = [exited, announced, *self._answer_waiting(attempt), *self._trim()]
+        effects = [exited, announced, *self._answer_waiting(attempt)]
         return effects + (self._release_recorded() if self._journal_error else [])
 
     def _release_recorded(self) -> list[ev.Effect]:
         effects: list[ev.Effect] = []
-        for key, attempt in self._attempts.items():
+        for key, attempt in list(self._attempts.items()):
             due = attempt.exit_record <= self._durable or self._journal_error
             if attempt.state is State.EXITED and not attempt.released and due:
                 attempt.released = True
+                self._past[key] = self._attempts.pop(key)
                 effects.append(ev.Release(key))
-        return effects
+                if attempt.forgotten:
+                    effects += self._drop(attempt)
+        return effects + self._trim()
 
     def _forget(self, event: ev.ForgetAsked) -> list[ev.Effect]:
         key = (event.allocation, event.epoch)
-        attempt = self._attempts.get(key)
+        attempt = self._find(key)
         if attempt is None:
             return [ev.Reply(event.caller, {})]
         if attempt.state is not State.EXITED:
             message = f"{event.allocation} epoch {event.epoch} has not exited"
             return [ev.Refuse(event.caller, protocol.NOT_EXITED, message, "stop it first", False)]
-        return [*self._drop(attempt), ev.Reply(event.caller, {})]
+        attempt.forgotten = True
+        return [*(self._drop(attempt) if attempt.released else []), ev.Reply(event.caller, {})]
 
     def _drop(self, attempt: Attempt) -> list[ev.Effect]:
         card = attempt.card
-        effects: list[ev.Effect] = [] if attempt.released else [ev.Release(card.key)]
-        del self._attempts[card.key]
-        return [*effects, self._journal({"k": "forget", "a": card.allocation, "e": card.epoch}), ev.Discard(card.key)]
+        del self._past[card.key]
+        return [self._journal({"k": "forget", "a": card.allocation, "e": card.epoch}), ev.Discard(card.key)]
 
     def _trim(self) -> list[ev.Effect]:
-        exited = [a for a in self._attempts.values() if a.state is State.EXITED]
-        surplus = sorted(exited, key=lambda a: a.sequence)[: max(0, len(exited) - EXITED_MAX)]
+        surplus = list(self._past.values())[: max(0, len(self._past) - EXITED_MAX)]
         return [effect for attempt in surplus for effect in self._drop(attempt)]
+
+    def _find(self, key: Key) -> Attempt | None:
+        return self._attempts.get(key) or self._past.get(key)
 
     # -- shutting down ----------------------------------------------------------------------------
 
@@ -453,6 +462,7 @@ class Core:
         if survivor.recorded:
             attempt.state, attempt.reason = State.EXITED, survivor.reason
             attempt.released = True
+            self._past[card.key] = self._attempts.pop(card.key)
             self._sequence += 1
             attempt.sequence = self._sequence
             return [ev.Release(card.key)]

@@ -15,7 +15,6 @@ from chaos.trace.checkers import CHECKERS, Finding, weaknesses
 from chaos.trace.events import Trace
 from chaos.trace.reader import read_trace
 
-
 ABOUT_THE_TRACE = ("own-invariants", "trace-complete")
 """These hold of any file; alone they prove nothing about the cluster."""
 

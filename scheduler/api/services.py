@@ -12,9 +12,10 @@ from typing import Protocol
 from msgspec import Struct
 
 from scheduler.changelog import Changelog
-from scheduler.held_session import Door, Trace
+from scheduler.held_session import Door
 from scheduler.output import OutputReader
 from scheduler.roster import Roster, Row
+from scheduler.session_wire import Trace
 from scheduler.state import State
 
 READ_S = 3.0

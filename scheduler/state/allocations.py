@@ -8,20 +8,24 @@ from __future__ import annotations
 
 from typing import Final
 
+from scheduler.lifecycle import LIVE, TRANSITIONS, Happening
 from scheduler.model import AllocationState, Capacity, Exit
-from scheduler.state.columns import Table
+from scheduler.state.columns import Int64s, Table
 
 HISTORY_KEPT: Final = 4
 STATES: Final = tuple(AllocationState)
 STATE_CODE: Final = {state: code for code, state in enumerate(STATES)}
-LIVE_CODES: Final = tuple(
-    STATE_CODE[state] for state in (AllocationState.PLACED, AllocationState.RUNNING, AllocationState.STOPPING)
+LIVE_CODES: Final = tuple(STATE_CODE[state] for state in LIVE)
+STOPPABLE_CODES: Final = tuple(
+    STATE_CODE[state]
+    for state in LIVE
+    if TRANSITIONS[state, Happening.STOP_ORDERED] is AllocationState.STOPPING and state is not AllocationState.STOPPING
 )
 NONE: Final = -1
 
 _COLUMNS: Final = (
     "job", "ordinal", "attempt", "epoch", "node", "state", "version", "cpu", "memory", "pids",
-    "pid", "sequence", "placed_ms", "started_ms", "ended_ms", "streak", "failures", "ordered", "previous",
+    "pid", "sequence", "placed_ms", "started_ms", "ended_ms", "streak", "failures", "stop_index", "previous",
 )  # fmt: skip
 
 
@@ -35,8 +39,8 @@ class AttemptTable:
         self.node, self.version, self._state = c["node"], c["version"], c["state"]
         self.pid, self.sequence = c["pid"], c["sequence"]
         self.placed_ms, self.started_ms, self.ended_ms = c["placed_ms"], c["started_ms"], c["ended_ms"]
-        self.streak, self.failures, self.ordered = c["streak"], c["failures"], c["ordered"]
-        """`ordered`: 1 when a committed decision stopped the attempt, not the workload itself."""
+        self.streak, self.failures, self.stop_index = c["streak"], c["failures"], c["stop_index"]
+        """`stop_index`: index of the committed decision that stopped the attempt, 0 = none did."""
         self._cpu, self._memory, self._pids, self._previous = c["cpu"], c["memory"], c["pids"], c["previous"]
         self.ports: dict[int, tuple[int, ...]] = {}
         self.cgroups: dict[int, str] = {}
@@ -64,6 +68,15 @@ class AttemptTable:
     def set_state(self, row: int, state: AllocationState) -> None:
         """Enter a state that `scheduler.lifecycle` allows."""
         self._state[row] = STATE_CODE[state]
+
+    def states(self, rows: Int64s) -> Int64s:
+        """State codes (positions in `STATES`) of many rows."""
+        return self._state.gather(rows)
+
+    def order_stop(self, rows: Int64s, index: int) -> None:
+        """Stop attempts that were placed or running, by a decision committed at `index`."""
+        self._state.scatter(rows, STATE_CODE[AllocationState.STOPPING])
+        self.stop_index.scatter(rows, index)
 
     def need(self, row: int) -> Capacity:
         """What the attempt books."""

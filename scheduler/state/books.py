@@ -11,16 +11,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from scheduler.evaluations import due_ms
 from scheduler.lifecycle import (
     LIVE,
     STABLE_AFTER_MS,
-    Happening,
     happening_of,
     next_state,
 )
 from scheduler.model import AllocationState, Exit, ExitReason
-from scheduler.state.allocations import NONE, AttemptTable
+from scheduler.state.allocations import LIVE_CODES, NONE, STOPPABLE_CODES, AttemptTable
 from scheduler.state.jobs import STOPPED_JOBS_KEPT, JobRecord, JobTable, split_allocation
 from scheduler.state.nodes import NodeTable
 from scheduler.state.results import Change
@@ -61,7 +62,7 @@ class Books:
             job=job.number, ordinal=ordinal, attempt=attempt, epoch=index, node=slot, version=job.version,
             need=job.need, ports=job.ports, placed_ms=time_ms, previous=before,
         )  # fmt: skip
-        if before != NONE and attempts.version[before] >= job.shape_version and not attempts.ordered[before]:
+        if before != NONE and attempts.version[before] >= job.shape_version and not attempts.stop_index[before]:
             attempts.streak[row], attempts.failures[row] = attempts.streak[before], attempts.failures[before]
         job.newest[ordinal] = row
         job.waiting.discard(ordinal)
@@ -71,19 +72,27 @@ class Books:
         self.nodes.touch(slot, index)
         return row
 
-    def order_stop(self, job: JobRecord, ordinal: int, index: int) -> None:
-        """Commit a stop record for the live attempt of `ordinal`, if it has one."""
-        attempts, row = self.attempts, job.newest_row(ordinal)
-        if row == NONE:
+    def order_stops(self, job: JobRecord, first: int, index: int) -> None:
+        """Commit the stop of every live attempt from ordinal `first` on.
+
+        A stopping attempt is its own stop record: the node is told of it until it reports the exit.
+        """
+        rows = job.newest[first:]
+        rows = rows[rows != NONE]
+        rows = rows[np.isin(self.attempts.states(rows), STOPPABLE_CODES)]
+        if not len(rows):
             return
-        after = next_state(attempts.state(row), Happening.STOP_ORDERED)
-        if after is None:
-            return
-        slot = attempts.node[row]
-        attempts.set_state(row, after)
-        attempts.ordered[row] = 1
-        self.nodes.stops[slot].setdefault((job.allocation(ordinal), attempts.epoch[row]), index)
-        self.nodes.touch(slot, index)
+        self.attempts.order_stop(rows, index)
+        for slot in np.unique(self.attempts.node.gather(rows)).tolist():
+            self.nodes.touch(slot, index)
+
+    def idle(self, job: JobRecord, first: int, end: int) -> list[int]:
+        """Ordinals in ``[first, end)`` without a live attempt."""
+        rows = job.newest[first:end]
+        live = np.zeros(len(rows), dtype=bool)
+        tried = rows != NONE
+        live[tried] = np.isin(self.attempts.states(rows[tried]), LIVE_CODES)
+        return (np.flatnonzero(~live) + first).tolist()
 
     def end(self, row: int, end: Exit, *, index: int, time_ms: int) -> Change:
         """The node (or its reboot) says that the attempt is over: the only step that frees capacity."""
@@ -96,7 +105,6 @@ class Books:
         attempts.ended_ms[row] = time_ms
         self._count_end(row, after, time_ms)
         self.nodes.unbook(slot, row, attempts.need(row), attempts.ports.get(row, ()))
-        self.nodes.stops[slot].pop((job.allocation(ordinal), attempts.epoch[row]), None)
         self.nodes.touch(slot, index)
         job.count_on(slot, -1)
         change = self.place_event("release", row, index=index, by="", why=f"{after}: {end.reason}")
@@ -105,7 +113,7 @@ class Books:
 
     def _count_end(self, row: int, ended: AllocationState, time_ms: int) -> None:
         attempts = self.attempts
-        if attempts.ordered[row]:
+        if attempts.stop_index[row]:
             return
         if ended is AllocationState.FAILED:
             attempts.failures[row] = attempts.failures[row] + 1

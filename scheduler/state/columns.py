@@ -39,8 +39,7 @@ class Column:
     def __setitem__(self, row: int, value: int) -> None:
         page = row >> PAGE_SHIFT
         if self._shared[page]:
-            self._pages[page] = self._pages[page].copy()
-            self._shared[page] = False
+            self._own(page)
         self._pages[page][row & _MASK] = value
 
     def dense(self, rows: int) -> Int64s:
@@ -61,6 +60,18 @@ class Column:
             if chosen.any():
                 out[chosen] = self._pages[page][rows[chosen] & _MASK]
         return out
+
+    def scatter(self, rows: Int64s, value: int) -> None:
+        """Write one value to many rows."""
+        pages = rows >> PAGE_SHIFT
+        for page in np.unique(pages).tolist():
+            self._own(page)
+            self._pages[page][rows[pages == page] & _MASK] = value
+
+    def _own(self, page: int) -> None:
+        if self._shared[page]:
+            self._pages[page] = self._pages[page].copy()
+            self._shared[page] = False
 
     def freeze(self) -> tuple[Int64s, ...]:
         """The pages as they are now; later writes go to copies."""

@@ -53,7 +53,7 @@ class NodeTable:
         self.rows: list[dict[int, None]] = []
         """Rows of live attempts by slot."""
         self.stops: list[dict[tuple[str, int], int]] = []
-        """(allocation, epoch) → index of the stop record, by slot."""
+        """(allocation, epoch) → index of the stop record for work that no attempt of this state stands for, by slot."""
         self.port_holders: dict[int, dict[int, int]] = {}
         """port → slot → row."""
         self._changed: OrderedDict[int, int] = OrderedDict()

@@ -70,8 +70,9 @@ def stop_unknown(books: Books, index: int, command: StopUnknown) -> StopsResult:
     written = []
     for allocation, epoch in command.allocations:
         row = books.find(allocation, epoch)
-        wanted = books.is_live(row) and books.attempts.node[row] == slot
-        if wanted and books.attempts.state(row) is not AllocationState.STOPPING:
+        if books.is_live(row) and books.attempts.node[row] == slot:
+            if books.attempts.state(row) is AllocationState.STOPPING:
+                written.append((allocation, epoch))
             continue
         stops.setdefault((allocation, epoch), index)
         written.append((allocation, epoch))

@@ -58,8 +58,7 @@ def stop(books: Books, index: int, command: StopJob) -> JobResult:
         job.stopped = True
         job.waiting.clear()
         books.jobs.note_waiting(job)
-        for ordinal in range(len(job.newest)):
-            books.order_stop(job, ordinal, index)
+        books.order_stops(job, 0, index)
         if job.live == 0:
             books.retire(job)
     return _granted(job, index, command.request_id, digest, outcome, "stop")
@@ -82,18 +81,15 @@ def _put(books: Books, job: JobRecord, spec: ResolvedJob, index: int, *, created
 
 def _settle(books: Books, job: JobRecord, index: int, *, old_replicas: int, same_shape: bool) -> None:
     """Stop what is of another shape or surplus, and queue what is wanted."""
-    first_unwanted = job.replicas if same_shape else 0
-    for ordinal in range(first_unwanted, len(job.newest)):
-        books.order_stop(job, ordinal, index)
-    for ordinal in range(job.replicas, len(job.newest)):
-        if not books.is_live(job.newest_row(ordinal)):
-            books.forget(job, ordinal)
+    books.order_stops(job, job.replicas if same_shape else 0, index)
+    for ordinal in books.idle(job, job.replicas, len(job.newest)):
+        books.forget(job, ordinal)
         job.waiting.discard(ordinal)
     if old_replicas == 0 and job.live == 0:
         job.waiting.clear()
         job.waiting.add_range(0, job.replicas)
     else:
-        for ordinal in range(old_replicas if same_shape else 0, job.replicas):
+        for ordinal in books.idle(job, old_replicas if same_shape else 0, job.replicas):
             books.reconsider(job, ordinal)
     books.jobs.note_waiting(job)
 

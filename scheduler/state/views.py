@@ -17,6 +17,7 @@ from scheduler.model import AllocationState, Capacity
 from scheduler.session import Assignment, StopOrder
 from scheduler.state.allocations import LIVE_CODES, NONE, STATE_CODE, STATES
 from scheduler.state.books import Books
+from scheduler.state.columns import Int64s
 from scheduler.state.jobs import JobRecord
 
 
@@ -64,6 +65,7 @@ def state_of(books: Books, job: JobRecord) -> str:
         waiting=tally["waiting"],
         complete=complete,
         broken=broken,
+        batch=job.spec.workload.kind == "batch",
     ).value
 
 
@@ -96,10 +98,7 @@ def job_summary(books: Books, job: JobRecord) -> dict[str, Any]:
 
 def job_detail(books: Books, job: JobRecord) -> dict[str, Any]:
     """A job with its allocations; surplus ones that still live are listed too."""
-    allocations = []
-    for ordinal in range(len(job.newest)):
-        if ordinal < job.replicas or job.newest[ordinal] != NONE:
-            allocations.append(_allocation(books, job, ordinal))
+    allocations = _allocations(books, job)
     workload = job.spec.workload
     return {
         **job_summary(books, job),
@@ -124,37 +123,52 @@ def allocation(books: Books, allocation: str) -> dict[str, Any] | None:
     job, ordinal = books.locate(allocation)
     if job is None or (ordinal >= job.replicas and job.newest_row(ordinal) == NONE):
         return None
-    return _allocation(books, job, ordinal)
-
-
-def _allocation(books: Books, job: JobRecord, ordinal: int) -> dict[str, Any]:
     row = job.newest_row(ordinal)
-    if row == NONE:
-        return {
-            "id": job.allocation(ordinal), "node": None, "epoch": 0, "attempt": 0, "state": "pending",
-            "pid": None, "cgroup": None, "exit": None, "waiting": ordinal in job.waiting, "previous": [],
-        }  # fmt: skip
-    older = books.attempts.chain(row)[1:]
-    return {
-        **_attempt(books, row),
-        "waiting": ordinal in job.waiting,
-        "previous": [_attempt(books, old) for old in older],
-    }
+    (newest,) = _attempts(books, np.array([row])) if row != NONE else (_unplaced(job, ordinal),)
+    return _with_history(books, job, ordinal, row, newest)
 
 
-def _attempt(books: Books, row: int) -> dict[str, Any]:
-    attempts = books.attempts
-    end = attempts.exits.get(row)
+def _allocations(books: Books, job: JobRecord) -> list[dict[str, Any]]:
+    """Every allocation that is wanted or still has an attempt, by ordinal."""
+    kept = np.flatnonzero((job.newest != NONE) | (np.arange(len(job.newest)) < job.replicas))
+    rows = job.newest[kept]
+    shown = iter(_attempts(books, rows[rows != NONE]))
+    return [
+        _with_history(books, job, ordinal, row, next(shown) if row != NONE else _unplaced(job, ordinal))
+        for ordinal, row in zip(kept.tolist(), rows.tolist(), strict=True)
+    ]
+
+
+def _with_history(books: Books, job: JobRecord, ordinal: int, row: int, newest: dict[str, Any]) -> dict[str, Any]:
+    older = books.attempts.chain(books.attempts.previous(row)) if row != NONE else []
+    newest["waiting"] = ordinal in job.waiting
+    newest["previous"] = _attempts(books, np.array(older, dtype=np.int64)) if older else []
+    return newest
+
+
+def _unplaced(job: JobRecord, ordinal: int) -> dict[str, Any]:
     return {
-        "id": books.allocation_of(row),
-        "node": books.nodes.entries[attempts.node[row]].node,
-        "epoch": attempts.epoch[row],
-        "attempt": attempts.attempt[row],
-        "state": attempts.state(row).value,
-        "pid": attempts.pid[row] or None,
-        "cgroup": attempts.cgroups.get(row),
-        "exit": None if end is None else msgspec.to_builtins(end),
-    }
+        "id": job.allocation(ordinal), "node": None, "epoch": 0, "attempt": 0, "state": "pending",
+        "pid": None, "cgroup": None, "exit": None,
+    }  # fmt: skip
+
+
+def _attempts(books: Books, rows: Int64s) -> list[dict[str, Any]]:
+    """The attempts of many rows, in their order."""
+    attempts, nodes, jobs = books.attempts, books.nodes.entries, books.jobs.by_number
+    columns = (attempts.job, attempts.ordinal, attempts.node, attempts.epoch, attempts.attempt, attempts.pid)
+    values = zip(
+        rows.tolist(), attempts.states(rows).tolist(), *(c.gather(rows).tolist() for c in columns), strict=True
+    )
+    found = []
+    for row, code, number, ordinal, slot, epoch, attempt, pid in values:
+        end = attempts.exits.get(row)
+        found.append({
+            "id": jobs[number].allocation(ordinal), "node": nodes[slot].node, "epoch": epoch, "attempt": attempt,
+            "state": STATES[code].value, "pid": pid or None, "cgroup": attempts.cgroups.get(row),
+            "exit": None if end is None else msgspec.to_builtins(end),
+        })  # fmt: skip
+    return found
 
 
 def capacity(amounts: Capacity) -> dict[str, int]:
@@ -188,24 +202,28 @@ def node_detail(books: Books, slot: int) -> dict[str, Any]:
     """A node with its live attempts, booked ports and stop records."""
     attempts = books.attempts
     placed = sorted(books.nodes.rows[slot], key=lambda row: (attempts.job[row], attempts.ordinal[row]))
+    rows = np.array(placed, dtype=np.int64)
     return {
         **node(books, slot),
-        "allocations": [_attempt(books, row) for row in placed],
+        "allocations": _attempts(books, rows),
         "ports": sorted(port for port, holders in books.nodes.port_holders.items() if slot in holders),
-        "stops": [{"id": key[0], "epoch": key[1], "index": at} for key, at in books.nodes.stops[slot].items()],
+        "stops": [
+            {"id": stop.allocation, "epoch": stop.epoch, "index": stop.index} for stop in desired(books, slot)[1]
+        ],
     }
 
 
 def desired(books: Books, slot: int) -> tuple[tuple[Assignment, ...], tuple[StopOrder, ...]]:
     """What the node shall run, and its stop records until their exits are confirmed."""
     attempts = books.attempts
-    assignments = []
+    assignments, stops = [], []
     for row in books.nodes.rows[slot]:
+        job, epoch = books.job_of(row), attempts.epoch[row]
+        name = job.allocation(attempts.ordinal[row])
         if attempts.state(row) is AllocationState.STOPPING:
-            continue
-        job = books.job_of(row)
-        assert attempts.version[row] >= job.shape_version, "an attempt of an old shape is being stopped"
-        allocation_name = job.allocation(attempts.ordinal[row])
-        assignments.append(Assignment(allocation_name, attempts.epoch[row], attempts.attempt[row], job.spec.workload))
-    stops = tuple(StopOrder(key[0], key[1], at) for key, at in books.nodes.stops[slot].items())
-    return tuple(assignments), stops
+            stops.append(StopOrder(name, epoch, attempts.stop_index[row]))
+        else:
+            assert attempts.version[row] >= job.shape_version, "an attempt of an old shape is being stopped"
+            assignments.append(Assignment(name, epoch, attempts.attempt[row], job.spec.workload))
+    stops.extend(StopOrder(name, epoch, at) for (name, epoch), at in books.nodes.stops[slot].items())
+    return tuple(assignments), tuple(stops)

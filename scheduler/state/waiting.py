@@ -47,7 +47,10 @@ class Waiting:
 
     def add_range(self, first: int, end: int) -> None:
         """All ordinals in ``[first, end)`` are ready; none of them waits yet."""
-        self._ready.update(dict.fromkeys(range(first, end)))
+        if self._ready:
+            self._ready.update(dict.fromkeys(range(first, end)))
+        else:
+            self._ready = dict.fromkeys(range(first, end))
 
     def discard(self, ordinal: int) -> None:
         """`ordinal` waits no more."""

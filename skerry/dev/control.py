@@ -49,10 +49,10 @@ class ControlServer:
             os.close(descriptor)
 
     async def close(self) -> None:
-        """Stop listening and remove the socket."""
+        """Stop listening and remove the socket, if it is ours."""
         if self._server is not None:
             self._server.close()
-        (self._directory / SOCKET).unlink(missing_ok=True)
+            (self._directory / SOCKET).unlink(missing_ok=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

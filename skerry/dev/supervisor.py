@@ -50,8 +50,6 @@ class Supervisor:
         self._children = {name: self._child(name) for name in plan.process_names()}
         self._control = ControlServer(directory, self._handle)
         self._stopping = asyncio.Event()
-        self._expected_dead: dict[str, bool] = {}
-        self._lock_file: int | None = None
 
     def _child(self, name: str) -> Child:
         common = ["--die-with", str(os.getpid())]
@@ -76,8 +74,8 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopping.set)
+        lock = self._take_lock()
         try:
-            self._take_lock()
             if taken := taken_ports(self._plan):
                 raise DevError(
                     f"port {taken[0]} of this cluster is in use by another program",
@@ -93,8 +91,9 @@ class Supervisor:
             await self._stopping.wait()
         finally:
             await self._stop_all()
+            os.close(lock)
 
-    def _take_lock(self) -> None:
+    def _take_lock(self) -> int:
         lock = os.open(self._directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -104,7 +103,7 @@ class Supervisor:
                 f"a cluster runs in {self._directory} already",
                 hint=f"use it, or end it with `skerry dev stop --dir {self._directory}`",
             ) from None
-        self._lock_file = lock
+        return lock
 
     # --- starting ---------------------------------------------------------------------------
 
@@ -239,9 +238,7 @@ class Supervisor:
         for child in children.values():
             child.close()
         await self._control.close()
-        if self._lock_file is not None:
-            (self._directory / "dev.json").unlink(missing_ok=True)
-            os.close(self._lock_file)
+        (self._directory / "dev.json").unlink(missing_ok=True)
         self._say("stopped")
 
 

@@ -16,4 +16,5 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     try:
         yield running
     finally:
-        running.run("dev", "stop")
+        running.json("dev", "stop")
+        assert running.cgroups() == []

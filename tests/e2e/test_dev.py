@@ -90,7 +90,7 @@ def test_sigkill_of_everything_then_a_restart_finds_what_was_acknowledged(tmp_pa
         again = cluster.json("run", str(EXAMPLES / "service.toml"), "--request-id", "first")
         assert again["index"] == acknowledged[0]["index"]
     finally:
-        cluster.run("dev", "stop")
+        cluster.json("dev", "stop")
     assert cluster.cgroups() == []
 
 
@@ -100,6 +100,7 @@ def test_a_second_cluster_in_the_same_directory_and_another_shape_are_refused(cl
     assert "already" in again["error"]["message"]
     other = cluster.json("dev", "--replicas", "1", code=1)
     assert "3 replicas" in other["error"]["message"]
+    assert cluster.json("status")["healthy"], "the refused command leaves the running cluster alone"
 
 
 def test_a_missing_or_wrong_token_is_not_allowed(cluster):

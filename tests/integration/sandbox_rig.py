@@ -33,7 +33,9 @@ def assignment(
 ) -> Assignment:
     namespace, _, name = allocation.partition("/")
     limits = Limits(cpu, memory, pids)
-    workload = Workload(name.split(".")[0], namespace, "service", command, env or {}, limits, (), grace_s, on_disconnect)
+    workload = Workload(
+        name.split(".")[0], namespace, "service", command, env or {}, limits, (), grace_s, on_disconnect
+    )
     return Assignment(allocation, epoch, attempt, workload)
 
 
@@ -60,7 +62,7 @@ async def until(condition: Callable[[], object], what: str) -> None:
     """Wait for a condition of the outside world, with a deadline."""
     try:
         async with asyncio.timeout(DEADLINE_S):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - nothing tells of another process
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(f"not within {DEADLINE_S} s: {what}") from None

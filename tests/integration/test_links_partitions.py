@@ -111,6 +111,16 @@ async def test_requests_into_a_partition_end_as_unknown_and_soon():
         assert two.served == []
 
 
+async def test_a_deadline_that_ends_inside_a_partition_leaves_the_outcome_unknown():
+    async with pair(relayed=True) as (one, two, relays):
+        await both_up(one, two)
+        for relay in relays.values():
+            relay.cut()
+        with pytest.raises(PeerUnreachable) as caught:
+            await one.links.request("n2", "propose", b"", timeout_s=0.4)
+        assert caught.value.outcome == "unknown"
+
+
 async def test_hanging_dials_during_a_cut_stay_bounded():
     async with pair(relayed=True) as (one, two, relays):
         await both_up(one, two)

@@ -19,6 +19,8 @@ from tests.integration.sandbox_rig import CLUSTER, Rig, alive, assignment, child
 
 pytestmark = pytest.mark.root
 
+ROOT = Path(__file__).resolve().parents[2]
+
 WAIT_FOR_FILE = "while [ ! -e {} ]; do sleep 0.02; done; exit {}"
 
 
@@ -38,7 +40,8 @@ async def test_workloads_do_not_notice_the_death_of_an_agent(rig: Rig, tmp_path:
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "asyncio.run(run())"
     )
-    agent = subprocess.run([sys.executable, "-c", script, str(rig.directory)], capture_output=True, text=True, timeout=30)
+    command = [sys.executable, "-c", script, str(rig.directory)]
+    agent = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=30)
     assert (agent.returncode, agent.stdout) == (-9, "1\n")
     await rig.client.close()
     with pytest.raises(SandboxerGone):
@@ -191,7 +194,7 @@ async def test_a_stop_whose_sandboxer_died_is_finished_by_the_next(make_rig: Cal
 async def test_a_reused_process_id_is_never_signalled(rig: Rig) -> None:
     record = await rig.client.start(assignment("default/w.0", "sleep", "100"))
     await rig.kill_sandboxer()
-    with subprocess.Popen(["sleep", "100"]) as stranger:
+    with subprocess.Popen(["sleep", "100"]) as stranger:  # noqa: ASYNC220
         path = next(tree for tree in trees(rig.node) if "/pids/" in tree) + "/default_w.0@1"
         identity = json.loads(base.get_identity(path) or b"")
         init = identity["init"]
@@ -257,7 +260,7 @@ async def test_starts_wait_for_a_broken_journal_and_stops_do_not(rig: Rig) -> No
     path.rmdir()
     (rig.directory / "aside").rename(path)
     async with asyncio.timeout(20):
-        while await refusal():
+        while await refusal():  # noqa: ASYNC110 - the journal comes back by itself
             await asyncio.sleep(0.05)
     assert (await rig.exited("default/new.0")).exit is not None
     await rig.kill_sandboxer()
@@ -312,10 +315,9 @@ def linux_kill(pidfd: int) -> None:
 
 async def launch_dying(rig: Rig, step: str) -> None:
     rig.directory.mkdir()
-    root = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-S", "-s", str(Path(__file__).with_name("dying_sandboxer.py")), step, "--detach"]
     command += ["--dir", str(rig.directory), "--node", rig.node, "--cluster", CLUSTER]
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(root)}
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     with (rig.directory / "dying.log").open("ab") as log:
         done = await asyncio.to_thread(
             subprocess.run, command, env=environment, stdout=log, stderr=subprocess.STDOUT, timeout=30

@@ -1,24 +1,25 @@
-"""Three replicas, cores and log stores, whose power goes at a chosen disk operation.
+"""Three replicas, from turns to segment files, whose power goes at a chosen disk operation.
 
-Virtual time, seeded chance, no threads.  A replica does what the driver and its writer thread do: one write in
-flight, later ones merged, what promises durability held back until then.
+Virtual time, seeded chance, no threads and no event loop: `raft.turns` is driven as the driver drives it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from random import Random
 
 from chaos.disk import ForgettingDisk
 from cluster.dice import SeededDice
-from raft.core import Core, CoreConfig, Recovered
-from raft.effects import Apply, Effect, Persist, ProposalAppended, Role, Send
-from raft.errors import StoreError
-from raft.events import ApplyDone, Event, Persisted, Proposal, Proposed, Received, Tick
-from raft.messages import COMMAND, Entry
+from raft.calls import Outcome, unknown
+from raft.core import Core, CoreConfig
+from raft.effects import Role
+from raft.errors import SkerryError, StoreError
+from raft.events import Proposal
+from raft.messages import Entry, Message
 from raft.store.log_store import LogStore
-from raft.writer import merge
+from raft.turns import Turns
+from raft.writer import Batch, Written
 
 MS = 1_000_000
 NAMES = ("n1", "n2", "n3")
@@ -27,6 +28,32 @@ SEGMENT_BYTES = 8192
 
 class LostWrite(AssertionError):
     """An acknowledged write is gone."""
+
+
+class Stuck(AssertionError):
+    """What should have happened did not."""
+
+
+class Answer:
+    """A proposal's waiter: tells the cluster what was acknowledged."""
+
+    def __init__(self, cluster: PowerCluster, data: bytes) -> None:
+        self.cluster = cluster
+        self.data = data
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, result: Outcome, /) -> None:
+        self.cluster.acknowledged[result.index] = self.data
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        assert isinstance(exception, SkerryError), "a proposal fails in a way that was foreseen"
+
+
+class Silent:
+    def emit(self, kind: str, /, **fields: object) -> None:
+        pass
 
 
 class Replica:
@@ -40,6 +67,10 @@ class Replica:
         self.up = False
         self.applied: list[Entry] = []
 
+    @property
+    def core(self) -> Core:
+        return self.turns.core
+
     def start(self) -> None:
         self.incarnation += 1
         dice = self.cluster.dice.fork(f"{self.name}/{self.incarnation}")
@@ -52,18 +83,19 @@ class Replica:
                 raise  # the power is back, the store itself is at fault
             self.cluster.power_went(self)  # while the store was opened
             return
-        recovered = Recovered(self.store.recovered.hard_state, self.store.recovered.entries)
-        config = CoreConfig(id=self.name, store_id=self.store.store_id, peers=NAMES)
-        self.core = Core(config, recovered, dice, self.cluster.now_ns)
         self.up = True
         self.applied = []
-        self.persists: list[Persist] = []
-        self.issued = self.durable = 0
-        self.writing = False
-        self.held: list[tuple[int, Send]] = []
-        self.own: dict[tuple[int, int], bytes] = {}
-        self.proposed: dict[int, bytes] = {}
-        self.tick()
+        self.turns = Turns(
+            config=CoreConfig(id=self.name, store_id=self.store.store_id, peers=NAMES),
+            store=self.store,
+            transport=self,
+            clock=self.cluster,
+            dice=dice,
+            machine=self,
+            observer=Silent(),
+        )
+        self.do(self.turns.tick)
+        self.beat()
 
     def start_later(self, delay_ns: int) -> None:
         self.incarnation += 1
@@ -74,56 +106,38 @@ class Replica:
         incarnation = self.incarnation
         self.cluster.at(delay_ns, lambda: work() if self.up and self.incarnation == incarnation else None)
 
-    def tick(self) -> None:
-        if self.cluster.now_ns >= self.core.next_deadline_ns():
-            self.step(Tick(self.cluster.now_ns))
-        if self.up:
-            self.later(min(10 * MS, max(1, self.core.next_deadline_ns() - self.cluster.now_ns)), self.tick)
+    def beat(self) -> None:
+        if self.cluster.time_ns >= self.turns.deadline_ns:
+            self.do(self.turns.tick)
+        self.later(max(1, min(10 * MS, self.turns.deadline_ns - self.cluster.time_ns)), self.beat)
 
-    def step(self, event: Event) -> None:
-        for effect in self.core.step(event):
-            self.carry_out(effect)
-        if self.persists and not self.writing:
-            self.writing = True
-            self.later(self.cluster.random.randrange(1, 3 * MS), self.write)
+    def do(self, work: Callable[[], None]) -> None:
+        """One turn, as the driver gives it; the write it leads to takes up to 3 ms."""
+        work()
+        self.turns.settle(self.cluster.time_ns)
+        batch = self.turns.next_batch()
+        if batch is not None:
+            self.later(self.cluster.random.randrange(1, 3 * MS), lambda: self.write(batch))
 
-    def carry_out(self, effect: Effect) -> None:
-        match effect:
-            case Persist():
-                self.persists.append(effect)
-                self.issued = effect.write
-            case Send() if effect.after_persist and self.durable < self.issued:
-                self.held.append((self.issued, effect))
-            case Send():
-                self.cluster.send(self.name, effect)
-            case Apply():
-                self.apply(effect.entries)
-            case ProposalAppended():
-                self.own[effect.term, effect.index] = self.proposed[effect.id]
-            case _:
-                pass
-
-    def write(self) -> None:
-        batch, self.persists = merge(self.persists), []
+    def write(self, batch: Batch) -> None:
         try:
-            self.store.append(batch.hard_state, batch.entries)
+            size = self.store.append(batch.hard_state, batch.entries)
         except StoreError:
             self.cluster.power_went(self)
             return
-        self.writing, self.durable = False, batch.write
-        now_ns = self.cluster.now_ns
-        self.step(Persisted(now_ns, batch.write, self.store.last_term, self.store.last_index))
-        ready = [send for number, send in self.held if number <= self.durable]
-        self.held = [(number, send) for number, send in self.held if number > self.durable]
-        for send in ready:
-            self.cluster.send(self.name, send)
+        written = Written(batch.write, self.store.last_term, self.store.last_index, size, 0, None)
+        self.do(lambda: self.turns.written(written))
 
-    def apply(self, entries: tuple[Entry, ...]) -> None:
+    def propose(self, data: bytes) -> None:
+        call_id = self.turns.calls.add(Answer(self.cluster, data), 1 << 62, unknown)
+        self.turns.take_proposal(Proposal(call_id, data))
+
+    def send(self, to: str, message: Message) -> None:
+        self.cluster.send(self.name, to, message)
+
+    def apply(self, entries: Sequence[Entry]) -> list[None]:
         self.applied.extend(entries)
-        for entry in entries:
-            if self.own.get((entry.term, entry.index)) == entry.data and entry.kind == COMMAND:
-                self.cluster.acknowledged[entry.index] = entry.data
-        self.step(ApplyDone(self.cluster.now_ns, entries[-1].index))
+        return [None] * len(entries)
 
 
 class PowerCluster:
@@ -132,14 +146,13 @@ class PowerCluster:
     def __init__(self, seed: int, *, torn: bool) -> None:
         self.random = Random(seed)
         self.dice = SeededDice(seed)
-        self.now_ns = MS
+        self.time_ns = MS
         self.acknowledged: dict[int, bytes] = {}
         self.power_fails_at = 1 << 62
         self.outage = False
         self.loaded = True
         self._agenda: list[tuple[int, int, Callable[[], None]]] = []
         self._order = 0
-        self._proposals = 0
         self.replicas = {name: Replica(self, name, ForgettingDisk(self.random, torn=torn)) for name in NAMES}
         for replica in self.replicas.values():
             replica.start()
@@ -147,17 +160,21 @@ class PowerCluster:
 
     def at(self, delay_ns: int, work: Callable[[], None]) -> None:
         self._order += 1
-        heappush(self._agenda, (self.now_ns + delay_ns, self._order, work))
+        heappush(self._agenda, (self.time_ns + delay_ns, self._order, work))
 
-    def send(self, sender: str, send: Send) -> None:
+    def now_ns(self) -> int:
+        return self.time_ns
+
+    def send(self, sender: str, to: str, message: Message) -> None:
         if self.random.randrange(50):  # the others are lost
-            self.at(self.random.randrange(1, 2 * MS), lambda: self._deliver(sender, send))
+            self.at(self.random.randrange(1, 2 * MS), lambda: self._deliver(sender, to, message))
 
     def run(self, until: Callable[[], bool], what: str, *, limit_ms: int = 20_000) -> None:
-        limit_ns = self.now_ns + limit_ms * MS
+        limit_ns = self.time_ns + limit_ms * MS
         while not until():
-            assert self.now_ns < limit_ns, f"{what} did not happen in {limit_ms} ms"
-            self.now_ns, _, work = heappop(self._agenda)
+            if self.time_ns >= limit_ns:
+                raise Stuck(f"{what} did not happen in {limit_ms} ms")
+            self.time_ns, _, work = heappop(self._agenda)
             work()
 
     def lose_power_after(self, name: str, operations: int, *, everywhere: bool) -> None:
@@ -195,19 +212,17 @@ class PowerCluster:
                 if index > len(replica.applied) or replica.applied[index - 1].data != data:
                     raise LostWrite(f"{replica.name} has not what was acknowledged at index {index}")
 
-    def _deliver(self, sender: str, send: Send) -> None:
-        replica = self.replicas[send.to]
+    def _deliver(self, sender: str, to: str, message: Message) -> None:
+        replica = self.replicas[to]
         if replica.up:
-            replica.step(Received(self.now_ns, sender, send.message))
+            replica.turns.take_message(sender, message)
+            replica.do(replica.turns.turn)
 
     def _load(self) -> None:
         """Every 0–4 ms a batch of 1–4 writes to whoever leads."""
         for replica in self.replicas.values():
             if self.loaded and replica.up and replica.core.role is Role.LEADER:
-                batch = []
                 for _ in range(self.random.randrange(1, 5)):
-                    self._proposals += 1
-                    replica.proposed[self._proposals] = self.random.randbytes(self.random.randrange(8, 200))
-                    batch.append(Proposal(self._proposals, replica.proposed[self._proposals]))
-                replica.step(Proposed(self.now_ns, tuple(batch)))
+                    replica.propose(self.random.randbytes(self.random.randrange(8, 200)))
+                replica.do(replica.turns.turn)
         self.at(self.random.randrange(4 * MS), self._load)

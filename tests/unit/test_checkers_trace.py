@@ -12,7 +12,7 @@ from chaos.errors import ScenarioInvalid, TraceUnreadable
 from chaos.trace.check import CheckResult, check_directory, check_trace
 from chaos.trace.checkers import CHECKERS
 from chaos.trace.reader import read_trace
-from tests.trace_maker import ALL, REST, TraceMaker, good_run
+from tests.support.trace_maker import ALL, REST, TraceMaker, good_run
 
 
 def check(made: TraceMaker, directory: Path) -> CheckResult:

@@ -159,13 +159,19 @@ def test_a_job_without_nodes_is_explained_too() -> None:
     found = of(world)
     assert (found["nodes"], found["nearest"]) == ([], None)
     assert "no node is registered" in found["reason"]
-    assert of(World_with_empty_job())["placed"] is False
 
 
-def World_with_empty_job() -> World:
+@pytest.mark.parametrize(("kind", "state"), [("service", "running"), ("batch", "complete")])
+def test_a_job_of_nothing_is_placed(kind: str, state: str) -> None:
     world = World("a1")
-    world.submit(job(replicas=0))
-    return world
+    world.submit(job(replicas=0, kind=kind))
+    assert (of(world)["placed"], of(world)["state"]) == (True, state)
+
+
+def test_nodes_are_listed_by_name() -> None:
+    world = World("b2", "a1", "c3")
+    world.submit(job(cpu_millicores=10**6))
+    assert [item["node"] for item in of(world)["nodes"]] == ["a1", "b2", "c3"]
 
 
 def test_what_no_node_could_ever_hold_is_told_with_the_nearest_miss() -> None:

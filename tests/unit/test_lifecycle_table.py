@@ -110,7 +110,8 @@ def test_the_back_off_doubles_from_one_second_to_thirty() -> None:
         ({"live": 2, "running": 2, "broken": 1}, JobState.DEGRADED),
         ({"stopped": True, "live": 1}, JobState.STOPPING),
         ({"stopped": True}, JobState.STOPPED),
-        ({"replicas": 0}, JobState.STOPPED),
+        ({"replicas": 0}, JobState.RUNNING),
+        ({"replicas": 0, "batch": True}, JobState.COMPLETE),
         ({"replicas": 0, "live": 1}, JobState.STOPPING),
     ],
 )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
+from scheduler import commands
 from scheduler.evaluations import pending
 from scheduler.explain import explain
 from scheduler.model import NodeState
@@ -23,6 +24,7 @@ def busy() -> World:
     world.ends("default/api.1", OOM)
     world.submit(job(replicas=1, ports=(80,)))
     world.stop("api")
+    world.apply(commands.StopUnknown("a1", (("default/gone.0", 3),), world.now_ms))
     return world
 
 

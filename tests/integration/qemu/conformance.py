@@ -153,17 +153,17 @@ class Conformance(unittest.TestCase):
         return Path(point, detect.tree_name(None, CLUSTER, self.node), name, file).read_text().strip()
 
     def test_isolation_is_full(self) -> None:
-        self.assertEqual(self.client.hello["isolation"], f"cgroup-{KIND} + pid,mount namespaces")
+        assert self.client.hello["isolation"] == f"cgroup-{KIND} + pid,mount namespaces"
 
     def test_limit_files_equal_the_spec(self) -> None:
         self.client.start("c1/w.0", "sleep", "100", cpu_millicores=250, memory_bytes=48 << 20, pids=7)
-        self.assertEqual(self.limit("c1/w.0", "memory", "memory.limit_in_bytes", "memory.max"), str(48 << 20))
-        self.assertEqual(self.limit("c1/w.0", "pids", "pids.max", "pids.max"), "7")
+        assert self.limit("c1/w.0", "memory", "memory.limit_in_bytes", "memory.max") == str(48 << 20)
+        assert self.limit("c1/w.0", "pids", "pids.max", "pids.max") == "7"
         quota = self.limit("c1/w.0", "cpu", "cpu.cfs_quota_us", "cpu.max")
-        self.assertEqual(quota.split()[0], "25000")
+        assert quota.split()[0] == "25000"
         if KIND == "v2":
-            self.assertEqual(self.limit("c1/w.0", "", "", "memory.oom.group"), "1")
-            self.assertEqual(self.limit("c1/w.0", "", "", "memory.swap.max"), "0")
+            assert self.limit("c1/w.0", "", "", "memory.oom.group") == "1"
+            assert self.limit("c1/w.0", "", "", "memory.swap.max") == "0"
 
     def test_cpu_is_throttled_and_usage_told(self) -> None:
         self.client.start("c2/burn.0", "/bin/sh", "-c", "while :; do :; done", cpu_millicores=200)
@@ -171,36 +171,36 @@ class Conformance(unittest.TestCase):
         time.sleep(2)
         after = self.client.ask("usage")["workloads"]["c2/burn.0"]
         share = (after[0] - before[0]) / (time.monotonic_ns() - began)
-        self.assertGreater(share, 0.05)
-        self.assertLess(share, 0.35)
-        self.assertGreater(after[1], 0)
-        self.assertEqual(after[2], 1)
+        assert share > 0.05
+        assert share < 0.35
+        assert after[1] > 0
+        assert after[2] == 1
 
     def test_memory_hog_is_killed_alone_and_attributed(self) -> None:
         calm = self.client.start("c3/calm.0", "sleep", "100")
         self.client.start("c3/hog.0", *PYTHON, HOG, memory_bytes=32 << 20)
         ended = self.client.exit_of("c3/hog.0")
-        self.assertEqual((ended["reason"], ended["signal"], ended["status_known"]), ("oom", 9, True))
-        self.assertTrue(alive(calm["pid"]))
-        self.assertEqual(self.client.record("c3/calm.0")["oom_kills"], 0)
+        assert (ended["reason"], ended["signal"], ended["status_known"]) == ("oom", 9, True)
+        assert alive(calm["pid"])
+        assert self.client.record("c3/calm.0")["oom_kills"] == 0
 
     def test_oom_of_a_child_ends_the_whole_workload(self) -> None:
         python = " ".join(PYTHON)
         self.client.start("c4/tree.0", "/bin/sh", "-c", f"{python} '{HOG}'; sleep 100", memory_bytes=32 << 20)
-        self.assertEqual(self.client.exit_of("c4/tree.0")["reason"], "oom")
+        assert self.client.exit_of("c4/tree.0")["reason"] == "oom"
 
     def test_fork_bomb_is_held_and_killed(self) -> None:
         self.client.start("c5/bomb.0", *PYTHON, BOMB, pids=30, memory_bytes=256 << 20, cpu_millicores=900)
         wait(lambda: self.client.ask("usage")["workloads"]["c5/bomb.0"][2] >= 28, "the bomb fills its limit")
-        self.assertLessEqual(self.client.ask("usage")["workloads"]["c5/bomb.0"][2], 30)
+        assert self.client.ask("usage")["workloads"]["c5/bomb.0"][2] <= 30
         self.client.ask("stop", allocation="c5/bomb.0", epoch=1, grace_ms=0)
-        self.assertEqual(self.client.exit_of("c5/bomb.0")["reason"], "stopped")
+        assert self.client.exit_of("c5/bomb.0")["reason"] == "stopped"
 
     def test_exit_codes_and_signals(self) -> None:
         for index, (script, code, number) in enumerate((("exit 3", 3, None), ("kill -SEGV $$", None, 11))):
             self.client.start(f"c6/e.{index}", "/bin/sh", "-c", script)
             ended = self.client.exit_of(f"c6/e.{index}")
-            self.assertEqual((ended["code"], ended["signal"], ended["status_known"]), (code, number, True))
+            assert (ended["code"], ended["signal"], ended["status_known"]) == (code, number, True)
 
     def test_adoption_after_the_sandboxer_is_killed(self) -> None:
         go = self.directory / "go"
@@ -212,16 +212,16 @@ class Conformance(unittest.TestCase):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         os.close(pidfd)
         wait(lambda: not alive(pid) and not alive(strict["pid"]), "sandboxer and stop workload died")
-        self.assertTrue(alive(keep["pid"]))
+        assert alive(keep["pid"])
         self.launch()
         adopted = self.client.record("c7/keep.0")
-        self.assertEqual((adopted["state"], adopted["adopted"], adopted["pid"]), ("running", True, keep["pid"]))
+        assert (adopted["state"], adopted["adopted"], adopted["pid"]) == ("running", True, keep["pid"])
         go.touch()
         ended = self.client.exit_of("c7/keep.0")
         # Before Linux 6.15 the status is known only if the zombie was seen before its parent reaped it.
-        self.assertIn((ended["code"], ended["status_known"]), [(11, True), (None, False)])
+        assert (ended["code"], ended["status_known"]) in [(11, True), (None, False)]
         if tuple(int(part) for part in os.uname().release.split(".")[:2]) >= (6, 15):
-            self.assertEqual(ended["code"], 11)
+            assert ended["code"] == 11
 
     def test_shutdown_leaves_nothing_and_touches_no_other_cgroup(self) -> None:
         mounts = detect.read_mounts()
@@ -230,12 +230,14 @@ class Conformance(unittest.TestCase):
         with subprocess.Popen(["sleep", "1000"]) as bystander:
             try:
                 Path(other, "cgroup.procs").write_text(str(bystander.pid))
-                record = self.client.start("c8/w.0", "/bin/sh", "-c", "trap '' TERM; sleep 100; sleep 100", grace_ms=100)
+                record = self.client.start(
+                    "c8/w.0", "/bin/sh", "-c", "trap '' TERM; sleep 100; sleep 100", grace_ms=100
+                )
                 self.client.ask("shutdown", stop_workloads=True)
-                self.assertEqual(self.trees(), [])
-                self.assertFalse(alive(record["pid"]))
-                self.assertIsNone(bystander.poll())
-                self.assertEqual(Path(other, "cgroup.procs").read_text().split(), [str(bystander.pid)])
+                assert self.trees() == []
+                assert not alive(record["pid"])
+                assert bystander.poll() is None
+                assert Path(other, "cgroup.procs").read_text().split() == [str(bystander.pid)]
             finally:
                 bystander.kill()
                 bystander.wait()

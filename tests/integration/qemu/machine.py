@@ -30,7 +30,18 @@ STDLIB = Path("/usr/lib/python3.11")
 BUSYBOX = Path("/bin/busybox")
 APPLETS = ("sh", "mount", "cat", "ls", "mkdir", "rmdir", "sleep", "poweroff", "echo", "grep", "true", "kill", "touch")
 LEFT_OUT = (
-    *("test", "tests", "idlelib", "tkinter", "lib2to3", "pydoc_data", "ensurepip", "turtle*", "__pycache__", "config-3*"),
+    *(
+        "test",
+        "tests",
+        "idlelib",
+        "tkinter",
+        "lib2to3",
+        "pydoc_data",
+        "ensurepip",
+        "turtle*",
+        "__pycache__",
+        "config-3*",
+    ),
     *("asyncio", "concurrent", "curses", "dbm", "distutils", "email", "html", "http", "msilib", "multiprocessing"),
     *("sqlite3", "venv", "wsgiref", "xml", "xmlrpc", "mailbox.py", "pdb.py", "pydoc.py", "doctest.py"),
 )
@@ -138,7 +149,9 @@ def overlay(target: Path) -> None:
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory, "skerry")
         shutil.copytree(
-            here.parents[3] / "agents/sandboxer", place / "agents/sandboxer", ignore=shutil.ignore_patterns("__pycache__")
+            here.parents[3] / "agents/sandboxer",
+            place / "agents/sandboxer",
+            ignore=shutil.ignore_patterns("__pycache__"),
         )
         (place / "agents/__init__.py").write_text("")
         (place / "tests").mkdir()

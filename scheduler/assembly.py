@@ -1,0 +1,319 @@
+"""The parts of one replica, put together and run.
+
+Owns: what is made of what, the two ports, and the order of starting and stopping.
+Must not know: how any part works, or how the process was started (`scheduler.replica`).
+
+The links port serves the other replicas and the agents; the API port serves people and
+programs.  Consensus starts last, when everything that it will call exists.  Whatever part
+fails takes the replica down with its error: a replica that limps is worse than one that is
+seen to be gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from cluster.clock import SystemClock
+from cluster.dice import SystemDice
+from cluster.metrics import Metrics
+from cluster.security import Authority, Scope
+from cluster.settings import Config
+from cluster.sockets import Listener, ListenLimits, listen
+from cluster.trace import Tracer, new_incarnation
+from cluster.transport import LinkIdentity, Links
+from raft.core import CoreConfig
+from raft.disk import RealDisk
+from raft.driver import Driver
+from raft.effects import RoleChanged
+from raft.messages import Message
+from raft.store.log_store import LogStore
+from scheduler import forwarding, output, roster
+from scheduler.api.events import Events
+from scheduler.api.services import Services
+from scheduler.api.table import problem, serve
+from scheduler.changelog import Changelog
+from scheduler.machine import Machine
+from scheduler.outcomes import decode_result, encode_result
+from scheduler.output import OutputReader
+from scheduler.proposals import BadCall, Proposals
+from scheduler.reign import Reigns
+from scheduler.roster import Roster, Row
+from scheduler.sessions import Sessions
+from scheduler.state import State
+
+STOP_S = 1.8
+GC_FIRST_GENERATION = 50_000
+LINKS_REQUESTS_MIN = 1024
+"""Forwarded calls in progress: never fewer than the callers of another replica may have waiting."""
+
+
+class Replica:
+    """The parts of one replica, wired.
+
+    Args:
+        config: checked configuration.
+        log: for people.
+
+    Raises:
+        StoreError: the data directory cannot be used (locked, foreign, too new, damaged …).
+    """
+
+    def __init__(self, config: Config, log: structlog.stdlib.BoundLogger) -> None:
+        mine = config.replica
+        self.config = config
+        self.node = mine.id
+        self._log = log
+        self._clock = SystemClock()
+        self._stop = asyncio.Event()
+        self._listeners: list[Listener] = []
+        dice = SystemDice()
+        store = LogStore.open(
+            RealDisk(Path(mine.dir)),
+            node_id=mine.id,
+            cluster_name=config.cluster.name,
+            dice=dice,
+            segment_bytes=config.raft.segment_bytes,
+        )
+        self.tracer = Tracer(
+            mine.id,
+            Path(config.trace.dir) if config.trace.dir else None,
+            self._clock,
+            incarnation=new_incarnation(dice),
+            roll_bytes=config.trace.roll_bytes,
+            heartbeat_sample=config.trace.heartbeat_sample,
+            meta={"nodes": sorted(mine.peers), "backend": "process", "role": "replica"},
+        )
+        self.state = State()
+        self.changelog = Changelog()
+        self.machine = Machine(self.state, observer=self.tracer, changelog=self.changelog, log=log)
+        self.links = Links(
+            identity=LinkIdentity(mine.id, store.store_id, config.cluster.name, self._cluster_id),
+            peers=dict(mine.peers),
+            token=config.security.link_token,
+            tracer=self.tracer,
+            clock=self._clock,
+            dice=dice,
+            deliver=self._deliver,
+            serve=self._serve,
+            requests_max=max(config.links.requests_max, LINKS_REQUESTS_MIN),
+        )
+        self.driver = Driver(
+            config=core_config(config, store.store_id),
+            store=store,
+            transport=self.links,
+            clock=self._clock,
+            dice=dice,
+            machine=self.machine,
+            observer=self.tracer,
+        )
+        self.proposals = Proposals(
+            node=mine.id,
+            consensus=self.driver,
+            peers=self.links,
+            encode_result=encode_result,
+            decode_result=decode_result,
+        )
+        self.roster = Roster(
+            node=mine.id,
+            members=lambda: sorted(mine.peers),
+            own=self._row,
+            peers=self.links,
+            linked=lambda: [peer.peer for peer in self.links.peers_status() if peer.outgoing],
+        )
+        self.reigns = Reigns(
+            node=mine.id,
+            consensus=self.driver,
+            state=self.state,
+            roster=self.roster,
+            now_s=lambda: self._clock.now_ns() / 1e9,
+            wall_ms=self._wall_ms,
+            log=log,
+        )
+        self._add_services()
+        self.machine.on_applied += [self.sessions.applied, self.reigns.applied]
+        self.driver.on_role.append(self._role_changed)
+
+    def _add_services(self) -> None:
+        """What agents and API callers talk to."""
+        config, log = self.config, self._log
+        link_authority = Authority({config.security.link_token: Scope.OPERATE})
+        self.sessions = Sessions(
+            replica=self.node,
+            state=self.state,
+            door=self.proposals,
+            trace=self.tracer,
+            log=log,
+            authorize=lambda request: void(
+                link_authority.check(request.headers.get("Authorization", ""), Scope.OPERATE)
+            ),
+            refused=lambda error: problem(error, self._leader()),
+            cluster=lambda: (self._cluster_id(), self._generation()),
+            leader=self._leader,
+            wait_applied=self.driver.wait_applied,
+            wall_ms=self._wall_ms,
+        )
+        others = [peer for peer in sorted(config.replica.peers) if peer != self.node]
+        self.output = OutputReader(others=others, held=self.sessions, peers=self.links)
+        self.services = Services(
+            node=self.node,
+            state=self.state,
+            door=self.proposals,
+            roster=self.roster,
+            output=self.output,
+            changelog=self.changelog,
+            trace=self.tracer,
+            leader=self._leader,
+            wall_ms=self._wall_ms,
+        )
+        self.events = Events(self.services)
+        self.metrics = Metrics()
+        add_metrics(self.metrics, self)
+
+    # --- running ------------------------------------------------------------------------------
+
+    def stop(self, why: str) -> None:
+        """Ask for an orderly end."""
+        if not self._stop.is_set():
+            self._log.info("stopping", why=why)
+            self._stop.set()
+
+    async def run(self) -> None:
+        """Serve until `stop`; raises what ended a part that must not end."""
+        try:
+            await self._listen()
+            async with asyncio.TaskGroup() as group:
+                parts = [
+                    group.create_task(part, name=name)
+                    for name, part in (
+                        ("links", self.links.run()),
+                        ("proposals", self.proposals.run()),
+                        ("reigns", self.reigns.run()),
+                        ("driver", self.driver.run()),
+                    )
+                ]
+                self._tame()
+                await self._stop.wait()
+                await self._close()
+                for part in parts:
+                    part.cancel()
+        finally:
+            for listener in self._listeners:
+                await listener.close()
+            await self.driver.stop()
+            self.tracer.close()
+
+    async def _listen(self) -> None:
+        links_app = web.Application()
+        links_app.router.add_routes([*self.links.routes(), *self.sessions.routes()])
+        limits = ListenLimits(connections_max=self.config.links.connections_max)
+        mine = self.config.replica
+        self._listeners.append(await listen(links_app, mine.listen_links, key="replica.listen_links", limits=limits))
+        self._listeners.append(await serve(self.config, self.services, self.events, self.metrics, self._leader))
+        links, api = (listener.address for listener in self._listeners)
+        self._log.info("listening", links=links, api=api)
+
+    def _tame(self) -> None:
+        """Keep the garbage collector from walking what was made at start."""
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_FIRST_GENERATION, 20, 50)
+
+    async def _close(self) -> None:
+        """End in order: callers first, then consensus, then the links."""
+        try:
+            async with asyncio.timeout(STOP_S):
+                self.events.close()
+                await self.sessions.close()
+                await self.driver.stop()
+                await self.links.close()
+        except TimeoutError:
+            self._log.warning("stopping took too long; ending anyway")
+
+    # --- wiring -------------------------------------------------------------------------------
+
+    def _deliver(self, sender: str, message: Message) -> None:
+        self.driver.receive(sender, message)
+
+    async def _serve(self, sender: str, method: str, body: bytes) -> bytes:
+        """Calls of other replicas."""
+        match method:
+            case forwarding.PROPOSE | forwarding.READ_INDEX:
+                return await self.proposals.serve(method, body)
+            case roster.ROW:
+                return self.roster.serve(body)
+            case output.SESSION_LOGS:
+                return await self.output.serve(body)
+        raise BadCall(f"replica {sender} calls {method!r}, which is not known here", hint="is it another version?")
+
+    def _role_changed(self, change: RoleChanged) -> None:
+        self._log.info("role", role=change.role.value, term=change.term, leader=change.leader, why=change.why)
+        self.proposals.leader_changed()
+        self.reigns.role_changed(change)
+
+    def _row(self, *, digest: bool) -> Row:
+        status = self.driver.status()
+        return Row(
+            status.id,
+            status.role,
+            status.term,
+            status.leader,
+            status.commit_index,
+            status.applied_index,
+            self.state.digest() if digest else "",
+            self.sessions.usage(),
+        )
+
+    def _leader(self) -> str | None:
+        return self.driver.leader
+
+    def _cluster_id(self) -> str:
+        configuration = self.driver.core.configuration
+        return configuration.cluster_id if configuration else ""
+
+    def _generation(self) -> int:
+        configuration = self.driver.core.configuration
+        return configuration.generation if configuration else 0
+
+    def _wall_ms(self) -> int:
+        return self._clock.wall_ns() // 1_000_000
+
+
+def core_config(config: Config, store_id: str) -> CoreConfig:
+    """What consensus is told, from the configuration."""
+    raft = config.raft
+    return CoreConfig(
+        id=config.replica.id,
+        store_id=store_id,
+        peers=tuple(sorted(config.replica.peers)),
+        election_timeout_ns=raft.election_timeout_ms * 1_000_000,
+        max_inflight_messages=raft.max_inflight_messages,
+        max_inflight_bytes=raft.max_inflight_bytes,
+        max_message_bytes=raft.max_message_bytes,
+        uncommitted_bytes_max=raft.uncommitted_bytes_max,
+        log_entries_max=raft.log_entries_max,
+        log_bytes_max=raft.log_bytes_max,
+    )
+
+
+def add_metrics(metrics: Metrics, replica: Replica) -> None:
+    """What `/metrics` shows of a replica, read from its parts at each scrape."""
+    driver = replica.driver
+    read = metrics.read
+    read("term", "Current term", lambda: [((), float(driver.core.term))])
+    read("leading", "1 while this replica leads", lambda: [((), float(driver.leader == replica.node))])
+    read("commit_index", "Highest committed index", lambda: [((), float(driver.core.commit_index))])
+    read("applied_index", "Highest applied index", lambda: [((), float(driver.applied_index))])
+    read("sessions", "Agents' sessions held here", lambda: [((), float(len(replica.sessions.usage())))])
+    read("proposals_waiting", "Proposals waiting here", lambda: [((), float(replica.proposals.waiting))])
+    read("placements_in_flight", "Placements proposed, not decided", lambda: [((), float(replica.reigns.in_flight))])
+    read("elections_won", "Elections won", lambda: [((), float(driver.counters.elections))], counts=True)
+    read("entries_applied", "Entries applied", lambda: [((), float(driver.counters.applied))], counts=True)
+
+
+def void(_: object) -> None:
+    """Drop a value where only the absence of an exception matters."""
