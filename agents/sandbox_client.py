@@ -218,12 +218,15 @@ class SandboxClient:
         answer = await self._request("start", spec=spec_of(assignment))
         return msgspec.convert(answer["record"], WorkloadRecord)
 
-    async def stop(self, allocation: str, epoch: int, grace_s: float) -> WorkloadRecord | None:
+    async def stop(self, allocation: str, epoch: int, grace_s: float | None) -> WorkloadRecord | None:
         """Fence `allocation` up to `epoch` and stop what runs of it: SIGTERM, after the grace SIGKILL.
+
+        `grace_s` None = the workload's own, which the sandboxer remembers.
 
         Returns at once with the record, None if nothing of it is known; the exit follows as an event.
         """
-        answer = await self._request("stop", allocation=allocation, epoch=epoch, grace_ms=int(grace_s * 1000))
+        grace_ms = None if grace_s is None else int(grace_s * 1000)
+        answer = await self._request("stop", allocation=allocation, epoch=epoch, grace_ms=grace_ms)
         record = answer["record"]
         return None if record is None else msgspec.convert(record, WorkloadRecord)
 

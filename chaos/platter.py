@@ -109,6 +109,8 @@ class Platter:
 
 
 def added(name: str, content: Content) -> Callable[[dict[str, Content]], None]:
+    """The directory operation that creates `name`."""
+
     def change(names: dict[str, Content]) -> None:
         names[name] = content
 
@@ -116,6 +118,8 @@ def added(name: str, content: Content) -> Callable[[dict[str, Content]], None]:
 
 
 def renamed(old: str, new: str, content: Content) -> Callable[[dict[str, Content]], None]:
+    """The directory operation that replaces `new` by `old`."""
+
     def change(names: dict[str, Content]) -> None:
         names.pop(old, None)
         names[new] = content
@@ -124,6 +128,8 @@ def renamed(old: str, new: str, content: Content) -> Callable[[dict[str, Content
 
 
 def removed(name: str) -> Callable[[dict[str, Content]], None]:
+    """The directory operation that removes `name`."""
+
     def change(names: dict[str, Content]) -> None:
         names.pop(name, None)
 

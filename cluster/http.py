@@ -22,14 +22,12 @@ from msgspec import Struct
 from cluster.errors import (
     BadRequest,
     BodyTooLarge,
-    MethodNotAllowed,
-    NotFound,
     RequestTimeout,
     TooManyRequests,
     UnsupportedMediaType,
 )
 from cluster.openapi import describe
-from cluster.problems import STATUSES, problem_of, problem_response
+from cluster.problems import STATUSES, error_of, problem_of, problem_response
 from cluster.security import Authority, Scope
 from raft.errors import SkerryError
 
@@ -184,16 +182,9 @@ class _Server:
             return await handler(request)  # type: ignore[no-any-return]
         except SkerryError as error:
             failure = error
-        except web.HTTPNotFound:
-            failure = NotFound(f"nothing is at {request.path[:200]}", hint="GET /openapi.json lists all paths")
-        except web.HTTPMethodNotAllowed as error:
-            allowed = ", ".join(sorted(error.allowed_methods))
-            headers["Allow"] = allowed
-            failure = MethodNotAllowed(f"{request.method} is not for {request.path[:200]}", hint=f"use {allowed}")
-        except web.HTTPRequestEntityTooLarge:
-            failure = BodyTooLarge("the body is too large", hint="send less")
         except web.HTTPException as error:
-            failure = BadRequest(error.reason, hint="correct the request")
+            failure = error_of(error, request)
+            headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:

@@ -178,10 +178,12 @@ class PeerLink:
         if silence_ns > UNPROVEN_NS and not self._unproven_reported:
             self._unproven_reported = True
             self._on_lost(self.peer, "no proof of life for 3 s")
-        if silence_ns > SUSPECT_NS:
+        # A fresh link without any pong has proved itself by its welcome: then the reverse link is to blame.
+        suspect = silence_ns > (SUSPECT_NS if session.proven_ns > session.opened_ns else UNPROVEN_NS)
+        if suspect:
             self._start_attempt()
         self._ping(session, now_ns)
-        return self._delay_s() if silence_ns > SUSPECT_NS else PING_NS / 1e9
+        return self._delay_s() if suspect else PING_NS / 1e9
 
     def _ping(self, session: Session, now_ns: int) -> None:
         if now_ns - self._ping_sent_ns >= PING_NS - 20_000_000:

@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from cluster.errors import PeerError
+from cluster.errors import BadRequest, BodyTooLarge, MethodNotAllowed, NotFound, PeerError
 from raft.errors import SkerryError
 
 PROBLEM_TYPE = "application/problem+json"
@@ -86,6 +86,18 @@ def problem_of(error: SkerryError, leader: str | None, statuses: Mapping[str, in
         leader=known if isinstance(known, str) else leader,
         details=details,
     )
+
+
+def error_of(failure: web.HTTPException, request: web.Request) -> SkerryError:
+    """What aiohttp itself refuses, as an error of ours."""
+    if isinstance(failure, web.HTTPNotFound):
+        return NotFound(f"nothing is at {request.path[:200]}", hint="GET /openapi.json of the API lists its paths")
+    if isinstance(failure, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(failure.allowed_methods))
+        return MethodNotAllowed(f"{request.method} is not for {request.path[:200]}", hint=f"use {allowed}")
+    if isinstance(failure, web.HTTPRequestEntityTooLarge):
+        return BodyTooLarge("the body is too large", hint="send less")
+    return BadRequest(failure.reason, hint="correct the request")
 
 
 def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -1,7 +1,7 @@
 """Listening with limits, and hanging up for certain.
 
 Owns: addresses, the errors of binding, connection limits, and time-outs of connections that send no request.
-Must not know: routes or what is said over a connection.
+Must not know: routes or what is said over a connection, beyond a problem document for what no route takes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from cluster.errors import ConfigError, ListenFailed, PortInUse
+from cluster.problems import error_of, problem_of, problem_response
 
 HANG_UP_S = 1.0
 SWEEP_S = 0.5
@@ -149,6 +150,8 @@ class Listener:
             self._served.add(protocol)
             try:
                 return await handler(request)  # type: ignore[no-any-return]
+            except web.HTTPException as error:  # of applications without a table of routes
+                return problem_response(problem_of(error_of(error, request), None))
             finally:
                 self._active[protocol] -= 1
                 self._since[protocol] = asyncio.get_running_loop().time()

@@ -26,6 +26,8 @@ FLUSH_INTERVAL_S = 0.05
 CHUNK_EVENTS = 512
 """Encoded at once; the interpreter lock is released between chunks."""
 
+COMMON_FIELDS = frozenset({"i", "t", "n", "inc", "lc", "hlc", "k"})
+"""An event's own field of such a name gets an underscore behind it."""
 _SECRET_FIELDS = ("token", "authorization", "password", "secret")
 
 
@@ -173,7 +175,7 @@ class TraceWriter:
         for name in _SECRET_FIELDS:
             if name in fields:
                 fields = {**fields, name: "***"}
-        line = {
+        line: dict[str, Any] = {
             "i": index,
             "t": round(wall_ns / 1e9, 6),
             "n": self._node,
@@ -181,8 +183,9 @@ class TraceWriter:
             "lc": lamport,
             "hlc": hlc,
             "k": kind,
-            **fields,
         }
+        for name, value in fields.items():
+            line[name if name not in COMMON_FIELDS else f"{name}_"] = value
         try:
             return self._encoder.encode(line) + b"\n"
         except (TypeError, ValueError, OverflowError, RecursionError) as error:

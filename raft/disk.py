@@ -101,9 +101,14 @@ class RealDisk:
         os.fsync(self._descriptor)
 
     def inode(self) -> str:
-        """``device:inode`` of the directory; a copy has another one."""
+        """``file system:inode`` of the directory; a copy has another one.
+
+        The file system's own id outlives a reboot on ext4 and btrfs; the device's number, which may not, stands in
+        where there is none.
+        """
         status = os.fstat(self._descriptor)
-        return f"{status.st_dev:x}:{status.st_ino:x}"
+        file_system = os.fstatvfs(self._descriptor).f_fsid or status.st_dev
+        return f"{file_system:x}:{status.st_ino:x}"
 
     def lock(self) -> None:
         """Take the directory exclusively until `close` or the end of the process.

@@ -279,6 +279,7 @@ class Driver:
         calls.fail_all()
         self._tick.cancel()
         self._expiry.cancel()
+        self._store.interrupt()
         self._writer.stop()
         self._filler.stop()
         try:

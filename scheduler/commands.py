@@ -7,26 +7,32 @@ Time, ids and choices come inside the command, so that apply is the same on ever
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from scheduler.model import Capacity, Exit, ResolvedJob
 
 VERSION = 1
 COMMAND_BYTES_MAX = 1 << 20
 
+TimeMs = Annotated[int, Meta(ge=0, le=1 << 53)]
+Identity = Annotated[str, Meta(min_length=1, max_length=253)]
+Sequence = Annotated[int, Meta(ge=-1, le=1 << 62)]
+
 
 class RegisterNode(Struct, frozen=True, array_like=True, tag=1):
     """A node (re)joined with this incarnation (a random id of its sandboxer) and boot."""
 
-    node: str
-    incarnation: str
-    boot_id: str
+    node: Identity
+    incarnation: Identity
+    boot_id: Identity
     capacity: Capacity
     isolation: str
     isolation_why: str
     address: str
-    time_ms: int
+    time_ms: TimeMs
 
 
 class SubmitJob(Struct, frozen=True, array_like=True, tag=2):
@@ -36,7 +42,7 @@ class SubmitJob(Struct, frozen=True, array_like=True, tag=2):
     request_id: str
     expected_version: int
     """Compare-and-set on the job's version; -1 = any, 0 = must be new."""
-    time_ms: int
+    time_ms: TimeMs
 
 
 class StopJob(Struct, frozen=True, array_like=True, tag=3):
@@ -45,7 +51,7 @@ class StopJob(Struct, frozen=True, array_like=True, tag=3):
     namespace: str
     name: str
     request_id: str
-    time_ms: int
+    time_ms: TimeMs
 
 
 class Placement(Struct, frozen=True, array_like=True):
@@ -64,7 +70,7 @@ class Plan(Struct, frozen=True, array_like=True, tag=4):
     placements: tuple[Placement, ...]
     decided_by: str
     why: str
-    time_ms: int
+    time_ms: TimeMs
 
 
 class AllocationStatus(Struct, frozen=True, array_like=True):
@@ -72,10 +78,10 @@ class AllocationStatus(Struct, frozen=True, array_like=True):
 
     allocation: str
     epoch: int
-    sequence: int
+    sequence: Sequence
     state: str
     """running | exited"""
-    pid: int
+    pid: Annotated[int, Meta(ge=0, le=1 << 31)]
     cgroup: str
     exit: Exit | None
 
@@ -86,7 +92,7 @@ class ReportStatus(Struct, frozen=True, array_like=True, tag=5):
     node: str
     incarnation: str
     reports: tuple[AllocationStatus, ...]
-    time_ms: int
+    time_ms: TimeMs
 
 
 class StopUnknown(Struct, frozen=True, array_like=True, tag=6):
@@ -95,7 +101,7 @@ class StopUnknown(Struct, frozen=True, array_like=True, tag=6):
     node: str
     allocations: tuple[tuple[str, int], ...]
     """(allocation, epoch) pairs."""
-    time_ms: int
+    time_ms: TimeMs
 
 
 class SetNodeState(Struct, frozen=True, array_like=True, tag=7):
@@ -103,7 +109,7 @@ class SetNodeState(Struct, frozen=True, array_like=True, tag=7):
 
     node: str
     state: str
-    time_ms: int
+    time_ms: TimeMs
 
 
 Command = RegisterNode | SubmitJob | StopJob | Plan | ReportStatus | StopUnknown | SetNodeState

@@ -59,6 +59,19 @@ class AllocationNotFound(SkerryError):
     code = "no-such-allocation"
 
 
+class NotReady(SkerryError):
+    """This replica knows no leader, or has not applied what is committed."""
+
+    code = "not-ready"
+    retryable = True
+
+
+class TraceNotFound(SkerryError):
+    """No trace file has this name."""
+
+    code = "no-such-trace"
+
+
 class RefusedByState(SkerryError):
     """The command was committed, and applying it refused it: it had no effect.  Carries apply's own code."""
 

@@ -20,6 +20,8 @@ from scheduler.model import JOB_FILE_BYTES_MAX
 FORMATS: Final = ("toml", "yaml", "json")
 _ENDINGS: Final = {".toml": "toml", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
 DEPTH_MAX: Final = 32
+_PLAIN: Final = ("null", "bool", "int", "float", "str", "seq")
+"""YAML types that are read besides mappings: what TOML and JSON have too."""
 
 
 def parse_text(text: str | bytes, *, name: str | None = None, format: str | None = None) -> dict[str, Any]:
@@ -144,7 +146,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Refuse aliases where they are met, before anything is expanded."""
         if self.check_event(yaml.AliasEvent):
-            event = self.get_event()
+            event = self.get_event()  # type: ignore[no-untyped-call]
             raise JobFileError(
                 f"line {event.start_mark.line + 1} uses a YAML alias",
                 hint="write the value out; aliases are not read, because a few of them can expand without end",
@@ -169,7 +171,11 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     return found
 
 
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_Loader.yaml_constructors = {
+    **{f"tag:yaml.org,2002:{plain}": getattr(yaml.SafeLoader, f"construct_yaml_{plain}") for plain in _PLAIN},
+    "tag:yaml.org,2002:map": _mapping,
+    None: yaml.SafeLoader.construct_undefined,
+}
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -180,6 +186,13 @@ def _load_yaml(text: str) -> Any:
     loader = _Loader(text)
     try:
         return loader.get_single_data()
+    except yaml.constructor.ConstructorError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark is not None else 0
+        raise JobFileError(
+            f"line {line} of this YAML uses a tag or a merge, or a value that cannot be read: {_one_line(error)[:120]}",
+            hint="write plain values; tags (!…) and merges (<<) are not read",
+            field="",
+        ) from None
     finally:
         loader.dispose()
 

@@ -82,6 +82,10 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     on_disconnect: Literal["keep", "stop"] = "keep"
 
 
+Amount = Annotated[int, Meta(ge=0, le=1 << 60)]
+"""Of a resource; sums of two stay within int64."""
+
+
 class Limits(Struct, frozen=True, array_like=True):
     """What the cgroup enforces; 0 = no limit asked for."""
 
@@ -108,10 +112,10 @@ class ResolvedJob(Struct, frozen=True, array_like=True):
     """A job file after its defaults and units are worked out; what SubmitJob carries."""
 
     workload: Workload
-    replicas: int
-    cpu_millicores: int
-    memory_bytes: int
-    pids: int
+    replicas: Annotated[int, Meta(ge=0, le=REPLICAS_MAX)]
+    cpu_millicores: Amount
+    memory_bytes: Amount
+    pids: Amount
     restart_policy: str
     backoff_limit: int
     """Failed attempts of one allocation before it stays failed; -1 = no bound."""
@@ -120,9 +124,9 @@ class ResolvedJob(Struct, frozen=True, array_like=True):
 class Capacity(Struct, frozen=True, array_like=True):
     """What a node offers."""
 
-    cpu_millicores: int
-    memory_bytes: int
-    pids: int
+    cpu_millicores: Amount
+    memory_bytes: Amount
+    pids: Amount
 
 
 class AllocationState(StrEnum):

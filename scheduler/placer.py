@@ -21,8 +21,10 @@ from scheduler.commands import Placement, Plan
 from scheduler.proposals import Applied
 from scheduler.state.results import PlanResult, Refusal
 
-PLACEMENTS_MAX = 256
-"""Placements in one plan."""
+PLACEMENTS_MIN, PLACEMENTS_FIRST, PLACEMENTS_MAX = 16, 64, 256
+"""Placements in one plan: as many as are drafted within `DRAFT_S`, within these bounds."""
+DRAFT_S = 0.003
+"""A draft holds the event loop for about this long; applying its plan costs as much again."""
 PLANS_MAX = 4
 """Plans in flight."""
 PROPOSE_S = 10.0
@@ -133,6 +135,7 @@ class Placer:
         self._backoffs = Backoffs()
         self._in_flight: dict[Key, Placement] = {}
         self._plans = 0
+        self._limit = PLACEMENTS_FIRST
 
     @property
     def in_flight(self) -> int:
@@ -162,11 +165,11 @@ class Placer:
         """Draft and send off one plan; False when there was nothing to place or no room in flight."""
         if self._plans >= PLANS_MAX:
             return False
+        started_s = self._now_s()
         draft = self._engine.draft(
-            limit=PLACEMENTS_MAX,
-            in_flight=tuple(self._in_flight.values()),
-            skip=self._backoffs.waiting(self._now_s()),
+            limit=self._limit, in_flight=tuple(self._in_flight.values()), skip=self._backoffs.waiting(started_s)
         )
+        self._adapt(len(draft.placements), self._now_s() - started_s)
         if not draft.placements:
             return False
         for placement in draft.placements:
@@ -177,6 +180,13 @@ class Placer:
         plan = Plan(draft.placements, self._node, "filter-score", self._wall_ms())
         group.create_task(self._carry(plan), name="plan")
         return True
+
+    def _adapt(self, count: int, took_s: float) -> None:
+        """Halve the plan when drafting it took too long, double a full one that was quick."""
+        if took_s > DRAFT_S:
+            self._limit = max(PLACEMENTS_MIN, self._limit // 2)
+        elif count == self._limit and took_s < DRAFT_S / 3:
+            self._limit = min(PLACEMENTS_MAX, self._limit * 2)
 
     async def _idle(self) -> None:
         now_s = self._now_s()

@@ -95,6 +95,10 @@ class Roster:
         self._peers = peers
         self._linked = linked
 
+    def own(self) -> Row:
+        """This replica's own row, without its digest."""
+        return self._own(digest=False)
+
     def serve(self, body: bytes) -> bytes:
         """Answer the call ``row``; raises msgspec.DecodeError or ValidationError."""
         return msgspec.msgpack.encode(self._own(digest=_call_decoder.decode(body).digest))

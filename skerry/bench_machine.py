@@ -5,6 +5,7 @@ Owns: the environment record and the floors that results are compared with.  Mus
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import os
 import platform
@@ -21,6 +22,7 @@ from raft.disk import RealDisk
 FRAME_BYTES = 200
 _FILE_BYTES = 4 << 20
 _ROUND_TRIPS = 2000
+_SAMPLE_S = 0.5
 _ECHO = """
 import socket, sys
 with socket.create_server(("127.0.0.1", 0)) as server:
@@ -75,6 +77,15 @@ def loopback_floor() -> dict[str, float]:
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             taken = [_round_trip(peer, b"x" * FRAME_BYTES) for _ in range(_ROUND_TRIPS)]
     return _quantiles(taken)
+
+
+async def wait_until_quiet(share: float, patience_s: float) -> None:
+    """Wait until others use less than `share` of the machine, but no longer than `patience_s`."""
+    for _ in range(int(patience_s / _SAMPLE_S)):
+        foreign = Foreign(())
+        await asyncio.sleep(_SAMPLE_S)
+        if foreign.share() < share:
+            return
 
 
 class Foreign:

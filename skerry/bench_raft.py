@@ -24,13 +24,14 @@ from typing import Any
 
 from cluster.clock import SystemClock
 from raft.counters import BOUNDS_NS
-from skerry.bench_machine import Foreign, disk_floor, environment, loopback_floor
+from skerry.bench_machine import Foreign, disk_floor, environment, loopback_floor, wait_until_quiet
 
 NAMES = ("n1", "n2", "n3")
 ELECTION_TIMEOUT_MS = 150
 WARM_S = 0.5
 DISK_S = 0.5
 SETTLE_S = 0.5
+QUIET_SHARE, QUIET_PATIENCE_S = 0.25, 10.0
 PATIENCE_S = 30.0
 FAILOVER_PATIENCE_S = 15.0
 
@@ -222,6 +223,7 @@ async def run_bench(*, runs: int, seconds: float, outstanding: list[int], failov
 
 async def _measure(directory: Path, seconds: float, depths: list[int]) -> tuple[dict[str, float], dict[str, float]]:
     """One run: the floors, then each depth on a new cluster's leader."""
+    await wait_until_quiet(QUIET_SHARE, QUIET_PATIENCE_S)
     disk = await asyncio.to_thread(disk_floor, directory, DISK_S)
     loopback = await asyncio.to_thread(loopback_floor)
     figures = {

@@ -159,8 +159,8 @@ def _from_tree(
     if remembered is not None and remembered.exited is not None:
         return _recorded(card, remembered.exited), None
     if not pid:
-        status = Status(None, None, NOT_STARTED)
-        return Survivor(card, 0, unix_ms, status, oom_kills, "start-failed"), None
+        never = Status(None, None, NOT_STARTED)
+        return Survivor(card, 0, unix_ms, never, oom_kills, "start-failed"), None
     init_pid = int(identity.get("init", 0))
     init_pidfd = open_checked(init_pid, int(identity.get("init_ticks", 0))) if init_pid else -1
     pidfd = open_checked(pid, int(identity.get("ticks", 0)))

@@ -279,17 +279,26 @@ class Core:
     # -- stopping ---------------------------------------------------------------------------------
 
     def _stop(self, event: ev.StopAsked, now_ns: int) -> list[ev.Effect]:
-        effects: list[ev.Effect] = []
-        if event.epoch > self.floor(event.allocation):
-            self._floors[event.allocation] = event.epoch
-            effects.append(self._journal({"k": "fence", "a": event.allocation, "e": event.epoch}))
+        effects = self._fence(event.allocation, event.epoch)
         newest: Attempt | None = None
         for attempt in (*self._past.values(), *self._attempts.values()):
             if attempt.card.allocation == event.allocation and attempt.card.epoch <= event.epoch:
-                effects += self._order_stop(attempt, event.grace_ms, now_ns)
+                grace_ms = attempt.card.grace_ms if event.grace_ms is None else event.grace_ms
+                effects += self._order_stop(attempt, grace_ms, now_ns)
                 newest = attempt if newest is None or attempt.card.epoch > newest.card.epoch else newest
         effects.append(ev.Reply(event.caller, {"record": None if newest is None else self.record(newest)}))
         return effects
+
+    def _fence(self, allocation: str, epoch: int) -> list[ev.Effect]:
+        """Raise the floor, also the one that comes back if a pending start is refused after all."""
+        raised = epoch > self.floor(allocation)
+        if raised:
+            self._floors[allocation] = epoch
+        for attempt in self._attempts.values():
+            pending = attempt.state is State.PENDING and attempt.card.allocation == allocation
+            if pending and epoch > attempt.floor_before:
+                attempt.floor_before, raised = epoch, True
+        return [self._journal({"k": "fence", "a": allocation, "e": epoch})] if raised else []
 
     def _order_stop(self, attempt: Attempt, grace_ms: int, now_ns: int) -> list[ev.Effect]:
         if attempt.state is State.EXITED or attempt.state is State.DRAINING:

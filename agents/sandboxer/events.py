@@ -51,7 +51,8 @@ class StopAsked:
     caller: Caller
     allocation: str
     epoch: int
-    grace_ms: int
+    grace_ms: int | None
+    """None = each workload's own."""
 
 
 @dataclass(frozen=True, slots=True)

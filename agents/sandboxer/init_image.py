@@ -49,7 +49,7 @@ def memory_file() -> int:
         return -1
     for flags in (os.MFD_CLOEXEC | _MFD_EXEC, os.MFD_CLOEXEC):
         try:
-            fd = os.memfd_create("skerry-init", flags)
+            fd = os.memfd_create("skerry", flags)
         except OSError:
             continue
         os.write(fd, image)

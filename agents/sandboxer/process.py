@@ -90,6 +90,8 @@ class Spawner:
         self._own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self._init_image = init_image.memory_file()
+        self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self._files[1], self._files[1]))  # some descriptors a workload
 
     def spawn(self, plan: Plan) -> Child:
         """Fork init and main process.
@@ -154,6 +156,7 @@ class Spawner:
                 linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
                 linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
             step = "setting limits"
+            resource.setrlimit(resource.RLIMIT_NOFILE, self._files)
             resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
             if plan.address_space_bytes:
                 resource.setrlimit(resource.RLIMIT_AS, (plan.address_space_bytes, plan.address_space_bytes))

@@ -13,7 +13,7 @@ the trace's clocks, ``lc`` and ``hlc``.  A datagram above `INLINE_BYTES_MAX` tra
 | --- | --- | --- |
 | hello | protocol | protocol, incarnation, pid, boot_id, node, cluster, isolation, isolation_why, sequence |
 | start | spec (`SPEC_FIELDS`) | record, once exec succeeded or failed |
-| stop | allocation, epoch, grace_ms | record or null, at once; the exit follows as an event |
+| stop | allocation, epoch, grace_ms (null = its own) | record or null, at once; the exit follows as an event |
 | list | | records |
 | usage | | workloads {allocation: [cpu_ns, memory_bytes, pids]}, node [cpu_ns, memory_bytes] |
 | forget | allocation, epoch | drops an exited record and its output once the agent needs neither |

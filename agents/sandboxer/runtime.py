@@ -50,6 +50,7 @@ class Handle:
     report: int = -1
     said: bytes = b""
     oom: int = -1
+    adopted: bool = False
     main_gone: bool = False
     init_gone: bool = False
     checking: bool = False
@@ -243,7 +244,7 @@ class Runtime:
             join=join,
             namespaces=self._namespaces,
             die_with_parent=spec.card.on_disconnect == "stop",
-            address_space_bytes=0 if self._backend.bounds_memory else spec.memory_bytes,
+            address_space_bytes=0 if self._backend.confines else spec.memory_bytes,
         )
 
     def _record(self, card: Card, name: str, child: process.Child) -> None:
@@ -255,14 +256,18 @@ class Runtime:
                 processes |= {role or "pid": pid, f"{role}_ticks" if role else "ticks": stat.start_ticks}
         self._backend.write_identity(name, adoption.identity_bytes(card, self._boot_id, processes))
 
-    def _reported(self, handle: Handle) -> None:
-        try:
-            data = os.read(handle.report, process.REPORT_BYTES_MAX)
-        except BlockingIOError:
-            return
-        if data:
+    def _reported(self, handle: Handle, *, ended: bool = False) -> None:
+        """Read what the child says before exec; all is said at the end of the pipe, or when it `ended`."""
+        while True:
+            try:
+                data = os.read(handle.report, process.REPORT_BYTES_MAX)
+            except BlockingIOError:
+                if not ended:
+                    return
+                break
+            if not data:
+                break
             handle.said += data
-            return
         self._close_fd(handle, "report")
         said = process.read_report(handle.said)
         if said == "":
@@ -275,6 +280,7 @@ class Runtime:
 
     def _adopt(self, key: Key, found: adoption.Found) -> None:
         handle = Handle(key, found.name, found.pid, found.pidfd, found.init_pid, found.init_pidfd)
+        handle.adopted = True
         handle.main_gone = found.pidfd < 0
         handle.init_gone = found.init_pidfd < 0
         handle.oom = -1 if handle.main_gone else self._backend.watch_oom(found.name)
@@ -333,16 +339,17 @@ class Runtime:
     def _main_ended(self, handle: Handle, status: ev.Status) -> None:
         handle.main_gone = True
         if handle.report >= 0:
-            self._reported(handle)  # what it said comes before how it ended
+            self._reported(handle, ended=True)  # what it said comes before how it ended
         if handle.pidfd >= 0:
             self._loop.remove(handle.pidfd)
         self.dispatch(ev.MainExited(handle.key, status, self._backend.oom_kills(handle.name)))
 
     def _init_readable(self, handle: Handle) -> None:
+        with contextlib.suppress(ChildProcessError):  # an adopted one is not ours to reap
+            if os.waitid(os.P_PIDFD, handle.init_pidfd, os.WEXITED | os.WNOHANG) is None:
+                return
         self._loop.remove(handle.init_pidfd)
         handle.init_gone = True
-        with contextlib.suppress(ChildProcessError):
-            os.waitid(os.P_PIDFD, handle.init_pidfd, os.WEXITED)
         self._check_empty(handle.key)
 
     def _oom_readable(self, handle: Handle) -> None:
@@ -363,8 +370,7 @@ class Runtime:
     def _check_empty(self, key: Key, pause_s: float = EMPTY_CHECK_S) -> None:
         """Tell the core once main, init and every member are gone; look again until then."""
         handle = self._handles.get(key)
-        gone = handle is None or (handle.main_gone and (handle.init_gone or handle.init_pidfd < 0))
-        if gone and not self._backend.members(protocol.directory_name(*key)):
+        if (handle is None or self._parents_gone(handle)) and not self._backend.members(protocol.directory_name(*key)):
             if handle is not None:
                 self._forget(handle)
             self.dispatch(ev.GroupEmpty(key))
@@ -374,6 +380,16 @@ class Runtime:
                 return
             handle.checking = True
         self._loop.call_later(pause_s, lambda: self._check_again(key, pause_s))
+
+    def _parents_gone(self, handle: Handle) -> bool:
+        """Whether main and init are gone.
+
+        An adopted init is not waited for where a cgroup says who is left: it ends only after
+        somebody else's main process was reaped, and init itself is in no cgroup of ours.
+        """
+        return handle.main_gone and (
+            handle.init_gone or handle.init_pidfd < 0 or (handle.adopted and self._backend.confines)
+        )
 
     def _check_again(self, key: Key, pause_s: float) -> None:
         handle = self._handles.get(key)

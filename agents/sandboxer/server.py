@@ -218,7 +218,8 @@ class Server:
 
     def _stop(self, caller: ev.Caller, message: protocol.Json) -> None:
         allocation, epoch = _key(message)
-        grace_ms = _integer(message, "grace_ms", 0, GRACE_MS_MAX)
+        own = message.get("grace_ms") is None
+        grace_ms = None if own else _integer(message, "grace_ms", 0, GRACE_MS_MAX)
         self._runtime.dispatch(ev.StopAsked(caller, allocation, epoch, grace_ms))
 
     def _forget(self, caller: ev.Caller, message: protocol.Json) -> None:

@@ -3,8 +3,8 @@
 Owns: the rate, the request ids, the `op` events of the clients.  Must not know: faults.
 
 Phases: ``invoke`` sent; ``ok`` acknowledged, with index and version; ``fail`` certainly not
-done; ``info`` nobody knows.  At the end every unknown request is asked again under its id,
-which either resolves it or makes it happen.
+done; ``info`` nobody knows.  A request whose outcome is unknown is asked again under its id, at any
+replica, which either resolves it or makes it happen.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from chaos.scenario.cluster import Cluster
 from chaos.scenario.model import Load, seconds
 
 ASK_AGAIN_S = 10.0
+"""How long unknown outcomes may take to resolve after the heal."""
+ASK_AGAIN_AFTER_S = 0.5
 INFLIGHT_MAX = 64
 """Requests of one client under way; past this it skips a turn."""
 
@@ -56,6 +58,7 @@ class LoadGenerator:
         async with asyncio.TaskGroup() as tasks:
             for number, replica in enumerate(sorted(self._cluster.apis)):
                 tasks.create_task(self._client(number, replica, stop))
+            tasks.create_task(self._ask_again(stop))
 
     async def _client(self, number: int, replica: str, stop: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
@@ -73,6 +76,15 @@ class LoadGenerator:
                     task = requests.create_task(self._submit(f"{self._run}.{replica}.{turn}", job, replica))
                     under_way.add(task)
                     task.add_done_callback(under_way.discard)
+
+    async def _ask_again(self, stop: asyncio.Event) -> None:
+        """Ask for unknown outcomes soon: a job remembers its latest request ids only."""
+        turn = 0
+        while not await _is_set_within(stop, ASK_AGAIN_AFTER_S):
+            for request, job in list(self.unknown.items())[:INFLIGHT_MAX]:
+                replicas = sorted(self._cluster.apis)
+                turn += 1
+                await self._submit(request, job, replicas[turn % len(replicas)])
 
     async def _submit(self, request: str, job: str, replica: str) -> None:
         self.asked += 1

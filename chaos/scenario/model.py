@@ -46,7 +46,7 @@ class Load(Struct, frozen=True, forbid_unknown_fields=True):
     """Submissions by HTTP to every replica in turn, also to those cut off."""
 
     rate: str = "20/s"
-    jobs: Annotated[int, Meta(ge=1, le=1000)] = 8
+    jobs: Annotated[int, Meta(ge=1, le=1000)] = 32
     """Different jobs; each is submitted again and again under new request ids."""
     replicas: Annotated[int, Meta(ge=0, le=100)] = 0
     command: tuple[str, ...] = ("/bin/true",)

@@ -17,9 +17,9 @@ FLUSH_MS = 250
 class Event:
     """One line of a trace; `f` holds the fields beyond the common ones."""
 
-    __slots__ = ("f", "hlc", "i", "inc", "k", "n", "t")
+    __slots__ = ("f", "hlc", "i", "inc", "k", "lc", "n", "t")
 
-    def __init__(self, hlc: int, n: str, inc: str, i: int, t: float, k: str, f: dict[str, Any]) -> None:
+    def __init__(self, hlc: int, n: str, inc: str, i: int, t: float, k: str, f: dict[str, Any], lc: int = 0) -> None:
         self.hlc = hlc
         self.n = n
         self.inc = inc
@@ -27,6 +27,7 @@ class Event:
         self.t = t
         self.k = k
         self.f = f
+        self.lc = lc
 
     @property
     def ref(self) -> str:

@@ -95,11 +95,13 @@ def _event(line: bytes, file: Path, number: int) -> Event:
             f"{file}:{number}: not an event: {error}", hint="the file was damaged or edited after the run"
         ) from None
     try:
-        i, t, n, _, hlc, inc, k = (fields.pop(name) for name in _COMMON)
+        i, t, n, lc, hlc, inc, k = (fields.pop(name) for name in _COMMON)
     except KeyError as error:
         raise TraceUnreadable(f"{file}:{number}: an event without {error.args[0]!r}") from None
-    numbers = all(isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63 for value in (i, hlc))
+    numbers = all(
+        isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63 for value in (i, lc, hlc)
+    )
     texts = all(isinstance(value, str) for value in (n, inc, k))
     if not numbers or not texts or isinstance(t, bool) or not isinstance(t, int | float):
         raise TraceUnreadable(f"{file}:{number}: a common field of the event has the wrong type")
-    return Event(hlc, n, inc, i, float(t), k, fields)
+    return Event(hlc, n, inc, i, float(t), k, fields, lc)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from msgspec import Struct
 
@@ -23,7 +23,15 @@ from raft.store.frames import HEADER_BYTES as FRAME_HEADER_BYTES
 from raft.store.frames import encode_body, encode_frame, frame_size
 from raft.store.identity import Identity, check_identity, new_identity, read_identity, write_identity
 from raft.store.recovery import Replay, has_frames, replay
-from raft.store.segments import HEADER_BYTES, SEGMENT_BYTES, Segment, create_segment, planned_bytes, segment_number
+from raft.store.segments import (
+    HEADER_BYTES,
+    SEGMENT_BYTES,
+    FillInterrupted,
+    Segment,
+    create_segment,
+    planned_bytes,
+    segment_number,
+)
 
 FRAME_BODY_BYTES = 8 << 20
 """A batch with more bytes of entries than this becomes several frames."""
@@ -74,6 +82,7 @@ class LogStore:
         self._spares = found.spares
         self._numbered = max(segment.number for segment in found.segments)
         self._making = threading.Lock()
+        self._closing = False
         self._broken: StoreError | None = None
 
     @classmethod
@@ -125,12 +134,18 @@ class LogStore:
             StoreError: the disk failed in another way than by being full.
         """
         with self._making:
-            if self._spares:
+            if self._spares or self._closing:
                 return
             try:
-                self._make_spare(0)
+                self._make_spare(0, wanted=lambda: not self._closing)
             except DiskFull:
                 self.full = True
+            except FillInterrupted:
+                return
+
+    def interrupt(self) -> None:
+        """Have a running `prepare_spare` end soon and later ones do nothing: the store will be closed."""
+        self._closing = True
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -203,16 +218,21 @@ class LogStore:
             while self._spares and self._spares[0].room_bytes < size:
                 self._spares.pop(0).close()
             if not self._spares:
-                self._make_spare(size)
+                self._make_spare(size, wanted=lambda: True)
             self._live.close()
             self._live = self._spares.pop(0)
 
-    def _make_spare(self, size: int) -> None:
+    def _make_spare(self, size: int, *, wanted: Callable[[], bool]) -> None:
         number = self._numbered + 1
         capacity = max(planned_bytes(number, self._segment_bytes), HEADER_BYTES + size)
         try:
             spare = create_segment(
-                self._disk, number=number, capacity=capacity, store_id=self.store_id, dice=self._dice
+                self._disk,
+                number=number,
+                capacity=capacity,
+                store_id=self.store_id,
+                dice=self._dice,
+                wanted=wanted,
             )
         except DiskFull:
             raise

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import struct
+from collections.abc import Callable
 
 import google_crc32c
 
@@ -26,7 +27,7 @@ FIRST_SEGMENT_BYTES = 4 << 20
 _GROWTH_BITS = 2
 HEADER_BYTES = 512
 SEGMENT_BYTES_MAX = 1 << 32
-_FILL_CHUNK_BYTES = 1 << 20
+_FILL_CHUNK_BYTES = 256 << 10
 _MAGIC = b"SkSg"
 _HEADER = struct.Struct("<IQQQ16s")  # format, number, id, capacity, store id
 _U32 = struct.Struct("<I")
@@ -87,10 +88,24 @@ class Segment:
         self.file.close()
 
 
-def create_segment(disk: Disk, *, number: int, capacity: int, store_id: str, dice: Dice) -> Segment:
+class FillInterrupted(Exception):
+    """A segment that nobody needs any more was not finished."""
+
+
+def _always() -> bool:
+    return True
+
+
+def create_segment(
+    disk: Disk, *, number: int, capacity: int, store_id: str, dice: Dice, wanted: Callable[[], bool] = _always
+) -> Segment:
     """Make a segment aside, fill it with zeros, sync it, put it in place.
 
+    Args:
+        wanted: asked between chunks.
+
     Raises:
+        FillInterrupted: it is not wanted any more; what was begun is removed again.
         DiskFull: there is no room; what was begun is removed again.
         StoreError: anything else failed.
     """
@@ -101,9 +116,12 @@ def create_segment(disk: Disk, *, number: int, capacity: int, store_id: str, dic
         if new_name in disk.names():
             disk.remove(new_name)
         file = disk.open(new_name, create=True)
-        _fill(file, _header(number, segment_id, capacity, store_id), capacity)
+        _fill(file, _header(number, segment_id, capacity, store_id), capacity, wanted)
         disk.rename(new_name, name)
         disk.sync_directory()
+    except FillInterrupted:
+        _abandon(disk, file, new_name)
+        raise
     except OSError as error:
         _abandon(disk, file, new_name)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -159,12 +177,14 @@ def _header(number: int, segment_id: int, capacity: int, store_id: str) -> bytes
     return (_MAGIC + _U32.pack(google_crc32c.value(covered)) + covered).ljust(HEADER_BYTES, b"\0")
 
 
-def _fill(file: File, header: bytes, capacity: int) -> None:
+def _fill(file: File, header: bytes, capacity: int, wanted: Callable[[], bool]) -> None:
     """Write header and zeros in chunks, each synced, so that no sync of the live segment waits for all of them."""
     file.write_at(0, header + bytes(min(_FILL_CHUNK_BYTES, capacity) - len(header)))
     file.sync()
     zeros = bytes(_FILL_CHUNK_BYTES)
     for offset in range(_FILL_CHUNK_BYTES, capacity, _FILL_CHUNK_BYTES):
+        if not wanted():
+            raise FillInterrupted
         file.write_at(offset, zeros[: capacity - offset])
         file.sync()
 

@@ -7,6 +7,7 @@ Must not know: what a handler does.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -24,9 +25,20 @@ from scheduler.api.explain import Explain
 from scheduler.api.jobs import Acknowledged, Jobs, StopCall, SubmitCall
 from scheduler.api.logs import Logs, LogsQuery
 from scheduler.api.nodes import Nodes
+from scheduler.api.ready import Ready
 from scheduler.api.services import ReadQuery, Services
 from scheduler.api.status import Status
-from scheduler.errors import AllocationNotFound, JobFileError, JobNotFound, NeverFits, NodeNotFound, NodeUnreachable
+from scheduler.api.trace import MEDIA, TraceFiles, TraceQuery
+from scheduler.errors import (
+    AllocationNotFound,
+    JobFileError,
+    JobNotFound,
+    NeverFits,
+    NodeNotFound,
+    NodeUnreachable,
+    NotReady,
+    TraceNotFound,
+)
 
 SCHEDULER_STATUSES: dict[str, int] = {
     "bad-job": 422,
@@ -35,10 +47,12 @@ SCHEDULER_STATUSES: dict[str, int] = {
     "no-such-job": 404,
     "no-such-node": 404,
     "no-such-allocation": 404,
+    "no-such-trace": 404,
     "version-conflict": 409,
     "request-id-reused": 409,
     "bad-node-state": 409,
     "node-unreachable": 503,
+    "not-ready": 503,
     "bad-command": 500,
 }
 
@@ -52,7 +66,7 @@ def problem(error: SkerryError, leader: str | None = None) -> web.Response:
     return problem_response(problem_of(error, leader, STATUSES | SCHEDULER_STATUSES))
 
 
-def routes(services: Services, events: Events, metrics: Metrics) -> list[Route]:
+def routes(services: Services, events: Events, metrics: Metrics, trace: TraceFiles) -> list[Route]:
     """The table."""
     jobs, nodes = Jobs(services), Nodes(services)
     read: dict[str, Any] = {"query": ReadQuery, "returns": dict[str, Any], "errors": _READ}
@@ -100,8 +114,17 @@ def routes(services: Services, events: Events, metrics: Metrics) -> list[Route]:
             "/v1/events", events.stream, "Committed changes as JSON lines, as they happen.",
             query=EventsQuery, media="application/x-ndjson", stream=True,
         ),
+        _get("/v1/trace", trace.ls, "The trace files that this replica can read.", **_plain()),
+        _get(
+            "/v1/trace/{file}", trace.stream, "One trace file, from ?offset= to its last whole line.",
+            query=TraceQuery, media=MEDIA, stream=True, errors=(TraceNotFound,),
+        ),
         _get("/metrics", metrics_text, "Prometheus metrics.", media=CONTENT_TYPE),
         _get("/healthz", healthz, "Whether this process serves.", returns=dict[str, Any], scope=Scope.PUBLIC),
+        _get(
+            "/readyz", Ready(services).show, "Whether this replica knows a leader and has applied what is committed.",
+            errors=(NotReady,), **_plain(),
+        ),
     ]  # fmt: skip
 
 
@@ -124,7 +147,7 @@ async def serve(
         seconds.labels(method, path, str(status)).observe(took_s)
 
     app = build_app(
-        routes(services, events, metrics),
+        routes(services, events, metrics, TraceFiles(Path(config.trace.dir) if config.trace.dir else None)),
         title="Skerry",
         version="1",
         authority=Authority({config.security.api_token: Scope.OPERATE}),

@@ -43,7 +43,7 @@ def draft(
     limit: int = DRAFT_PLACEMENTS_MAX,
     absent: Sequence[str] = (),
     in_flight: Sequence[Placement] = (),
-    skip: Collection[tuple[str, int]] = frozenset(),
+    skip: Collection[tuple[str, int]] = (),
 ) -> Draft:
     """Decide for allocations that may be placed now.
 

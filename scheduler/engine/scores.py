@@ -51,8 +51,10 @@ def spread_share(peers: int) -> int:
 def parts(world: World, request: PlacementRequest, used: Sequence[Int64s]) -> dict[str, Int64s]:
     """Each part's value for every node."""
     spread = np.full(len(world), UNIT, dtype=np.int64)
-    for slot, peers in request.peers.items():
-        spread[slot] = spread_share(peers)
+    if request.peers:
+        slots = np.fromiter(request.peers.keys(), dtype=np.int64, count=len(request.peers))
+        peers = np.fromiter(request.peers.values(), dtype=np.int64, count=len(request.peers))
+        spread[slots] = UNIT // (1 + peers)
     cpu, memory, _ = needs(request.need)
     return {
         "cpu-free": free_share(world.capacity[0], used[0], cpu),

@@ -6,7 +6,7 @@ Must not know: the replicated state that fills it, or commands.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -25,7 +25,7 @@ RESOURCES: Final = ("cpu", "memory", "pids")
 class World(Struct, frozen=True):
     """All nodes; index = node slot.  Arrays are the holder's own and are not written to."""
 
-    names: tuple[str, ...]
+    names: Sequence[str]
     capacity: tuple[Int64s, ...]
     used: tuple[Int64s, ...]
     generation: Int64s

@@ -50,6 +50,7 @@ class NodeTable:
         self.table = Table(_COLUMNS)
         self.slot_of: dict[str, int] = {}
         self.entries: list[Registration] = []
+        self.names: list[str] = []
         self.rows: list[dict[int, None]] = []
         """Rows of live attempts by slot."""
         self.stops: list[dict[tuple[str, int], int]] = []
@@ -75,6 +76,7 @@ class NodeTable:
         assert slot == len(self.entries), "node slots are never reused"
         self.slot_of[registration.node] = slot
         self.entries.append(registration)
+        self.names.append(registration.node)
         self.rows.append({})
         self.stops.append({})
         self.table.columns["hash"][slot] = identity_hash(registration.node)

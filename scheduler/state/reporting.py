@@ -6,6 +6,8 @@ Must not know: sessions or agents.
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from scheduler.commands import AllocationStatus, ReportStatus, StopUnknown
 from scheduler.lifecycle import Happening, next_state
 from scheduler.model import AllocationState, Exit, ExitReason
@@ -15,6 +17,10 @@ from scheduler.state.results import Change, StatusResult, StopsResult
 
 RUNNING = "running"
 EXITED = "exited"
+CGROUP_MAX = 1024
+DETAIL_MAX = 1024
+"""Characters of a node's words that are kept."""
+
 _UNTOLD = Exit(code=None, signal=None, reason=ExitReason.LOST, status_known=False, detail="the node did not say how")
 
 
@@ -111,12 +117,17 @@ def _apply(books: Books, row: int, status: AllocationStatus, index: int, time_ms
     if status.pid > 0:
         attempts.pid[row] = status.pid
     if status.cgroup:
-        attempts.cgroups[row] = status.cgroup
+        attempts.cgroups[row] = status.cgroup[:CGROUP_MAX]
     if status.state == EXITED:
-        changes.append(books.end(row, status.exit or _UNTOLD, index=index, time_ms=time_ms))
+        changes.append(books.end(row, _kept(status.exit), index=index, time_ms=time_ms))
         return
     after = next_state(attempts.state(row), Happening.STARTED)
     assert after is not None, "a live attempt may be reported running"
     attempts.set_state(row, after)
     if attempts.started_ms[row] == 0:
         attempts.started_ms[row] = time_ms
+
+
+def _kept(end: Exit | None) -> Exit:
+    """The exit with its free text bounded; without one, lost: never an invented success."""
+    return _UNTOLD if end is None else replace(end, reason=end.reason[:64], detail=end.detail[:DETAIL_MAX])

@@ -32,7 +32,7 @@ def world(books: Books, absent: Sequence[str]) -> World:
         if slot is not None:
             present[slot] = False
     return World(
-        names=tuple(entry.node for entry in nodes.entries),
+        names=nodes.names,
         capacity=tuple(columns[name].dense(count) for name in ("cpu", "memory", "pids")),
         used=tuple(columns[name].dense(count) for name in ("used_cpu", "used_memory", "used_pids")),
         generation=columns["generation"].dense(count),

@@ -1,4 +1,7 @@
-"""A sandboxer that kills itself at one step: ``dying_sandboxer.py STEP`` and its usual arguments."""
+"""A sandboxer with one function replaced, ``dying_sandboxer.py STEP`` and its usual arguments.
+
+It kills itself at that step, or (`kernel-cannot-tell`) runs on a kernel without PIDFD_INFO_EXIT.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agents.sandboxer import __main__ as sandboxer
-from agents.sandboxer import events, process, runtime
+from agents.sandboxer import events, linux, process, runtime
 
 
 def die(*_: Any, **__: Any) -> Any:
@@ -53,6 +56,10 @@ def arm(step: str) -> None:
         runtime.Runtime._release = die  # type: ignore[method-assign]
     elif step == "stop-ordered":
         runtime.Runtime._terminate = die  # type: ignore[method-assign]
+    elif step == "kernel-cannot-tell":
+        linux.exit_status_of_pidfd = lambda _: None
+        runtime._zombie_status = lambda _: None
+        runtime.FOREIGN_STATUS_S_MAX = 0.2  # type: ignore[misc]
     else:
         raise SystemExit(f"no step {step!r}")
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from raft.effects import RoleChanged
+from raft.effects import Role, RoleChanged
 from raft.errors import (
     DiskFull,
     NoQuorum,
@@ -131,6 +131,22 @@ async def test_writes_that_pile_up_become_one_frame() -> None:
         follower.disk.gate.set()
         await cluster.until(lambda: follower.driver.core.durable_index >= last, "durability")
         assert follower.store.frames - before <= 2
+
+
+async def test_a_leader_whose_disk_hangs_makes_way_and_comes_back() -> None:
+    async with DriverCluster() as cluster:
+        old = await cluster.leader()
+        await cluster.until(lambda: not old.store.needs_spare, "a spare segment")
+        old.disk.gate.clear()
+        kept = await old.driver.propose(b"kept by the others", timeout_s=5)
+        new = await cluster.leader(among=[name for name in cluster.names if name != old.name])
+        assert old.driver.core.role is not Role.LEADER
+        later = await new.driver.propose(b"later", timeout_s=5)
+        old.disk.gate.set()
+        await old.driver.wait_applied(later.index, timeout_s=5)
+        assert new.machine.commands == old.machine.commands == [b"kept by the others", b"later"]
+        assert kept.index < later.index
+        assert [event for event in old.observer.of("disk") if event["us"] >= 20_000], "a slow write is told"
 
 
 @pytest.mark.parametrize("operation", ["write", "sync"])

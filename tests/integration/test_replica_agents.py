@@ -167,20 +167,19 @@ async def test_status_names_the_replica_that_holds_a_nodes_session(
     assert await cluster.until(gone)
 
 
-@pytest.mark.parametrize(
-    ("changes", "code"),
-    [
+async def test_a_hello_that_does_not_fit_is_refused_with_a_code(
+    cluster: ReplicaCluster, agents: dict[str, FakeAgent]
+) -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"protocol": 99}, "protocol-version"),
         ({"cluster_id": "0" * 32}, "wrong-cluster"),
         ({"node": "Not A Label"}, "bad-hello"),
-    ],
-)
-async def test_a_hello_that_does_not_fit_is_refused_with_a_code(
-    cluster: ReplicaCluster, agents: dict[str, FakeAgent], changes: dict[str, Any], code: str
-) -> None:
-    with pytest.raises(Refused) as caught:
-        await agents["a1"].connect(cluster.link_ports["n1"], cluster.link_token, **changes)
-    assert caught.value.refusal.code == code
+    ]
+    for changes, code in wrong:
+        with pytest.raises(Refused) as caught:
+            await agents["a1"].connect(cluster.link_ports["n1"], cluster.link_token, **changes)
+        assert caught.value.refusal.code == code
+        await agents["a1"].close()
 
 
 async def test_an_agent_without_the_token_is_refused_before_the_upgrade(

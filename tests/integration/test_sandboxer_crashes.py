@@ -112,13 +112,26 @@ async def test_an_exit_while_no_sandboxer_lived_is_never_given_an_invented_statu
     assert (ended.code, ended.signal, ended.reason, ended.status_known) == (None, None, "lost", False)
 
 
+async def test_a_kernel_that_cannot_tell_an_adopted_exit_is_not_guessed_for(rig: Rig, tmp_path: Path) -> None:
+    await rig.client.start(assignment("default/w.0", *waits_for(tmp_path / "go", 3)))
+    await rig.kill_sandboxer()
+    await launch_dying(rig, "kernel-cannot-tell")
+    (tmp_path / "go").touch()
+    ended = (await rig.exited("default/w.0")).exit
+    assert ended is not None
+    assert (ended.code, ended.signal, ended.reason, ended.status_known) == (None, None, "lost", False)
+    assert "no longer knows" in ended.detail
+
+
 async def test_fences_and_exits_outlive_the_sandboxer(rig: Rig) -> None:
     await rig.client.start(assignment("default/a.0", "/bin/sh", "-c", "exit 9", epoch=20))
     await rig.exited("default/a.0", 20)
     await rig.client.stop("default/b.0", 30, 0)
-    await rig.client.start(assignment("default/c.0", "true", epoch=40))  # also makes the fence before it durable
-    await rig.exited("default/c.0", 40)
+    await rig.client.start(assignment("default/c.0", "true", epoch=40))
+    record = await rig.exited("default/c.0", 40)
+    await until(lambda: not os.path.exists(record.cgroup), "its exit is durable")
     await rig.client.forget("default/c.0", 40)
+    await rig.client.start(assignment("default/d.0", "true", epoch=50))  # what was journalled before it is durable
     await rig.kill_sandboxer()
     await rig.connect()
     ended = (await rig.exited("default/a.0", 20)).exit
@@ -314,7 +327,7 @@ def linux_kill(pidfd: int) -> None:
 
 
 async def launch_dying(rig: Rig, step: str) -> None:
-    rig.directory.mkdir()
+    rig.directory.mkdir(exist_ok=True)
     command = [sys.executable, "-S", "-s", str(Path(__file__).with_name("dying_sandboxer.py")), step, "--detach"]
     command += ["--dir", str(rig.directory), "--node", rig.node, "--cluster", CLUSTER]
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}

@@ -155,11 +155,23 @@ async def test_a_workload_that_ignores_sigterm_is_killed_after_its_grace(rig: Ri
     record = await rig.client.start(assignment("default/deaf.0", "/bin/sh", "-c", script))
     await until(lambda: "up" in output(record), "it runs")
     began = time.monotonic()
-    await rig.client.stop("default/deaf.0", 1, 0.4)
+    await rig.client.stop("default/deaf.0", 1, 0.4)  # shorter than its own
     ended = (await rig.exited("default/deaf.0")).exit
     assert ended is not None
     assert (ended.signal, ended.reason) == (9, "stopped")
     assert time.monotonic() - began >= 0.4
+
+
+async def test_a_stop_without_a_grace_uses_the_workloads_own(rig: Rig) -> None:
+    script = "trap '' TERM; echo up; while :; do sleep 0.05; done"
+    record = await rig.client.start(assignment("default/own.0", "/bin/sh", "-c", script, grace_s=1))
+    await until(lambda: "up" in output(record), "it runs")
+    began = time.monotonic()
+    await rig.client.stop("default/own.0", 1, None)
+    ended = (await rig.exited("default/own.0")).exit
+    assert ended is not None
+    assert (ended.signal, ended.reason) == (9, "stopped")
+    assert 1 <= time.monotonic() - began < 10
 
 
 async def test_a_plain_program_ends_at_sigterm_without_waiting(rig: Rig) -> None:

@@ -105,3 +105,40 @@ def test_a_cut_tail_is_told_as_unknown(tmp_path: Path) -> None:
     file = tmp_path / "n3-00000002.jsonl"
     file.write_bytes(file.read_bytes()[:-9])
     assert any("cut in the middle" in sentence.text for sentence in explain_directory(tmp_path))
+
+
+def test_a_pause_is_told_only_while_somebody_asked(tmp_path: Path) -> None:
+    made = good_run()
+    made.ms += 20_000
+    made.submit(ALL, "default/later", "r7")
+    made.emit("client", "fault", id="k9", kind="pause", target="n2", args={}, by={"rule": "sigstop"})
+    made.ms += 5_000
+    asked = made.emit("client", "op", id="r8", ph="invoke", client="c", op="submit", key="default/z", value={})
+    made.ms += 700
+    made.submit(ALL, "default/z2", "r9")
+    text = story(made, tmp_path)
+    end = next(line for line in made.lines("op") if line["id"] == "r9" and line["ph"] == "ok")
+    waited = (end["hlc"] - asked["hlc"]) >> 16
+    assert f"For {waited} ms no write was acknowledged, though 2 requests asked for one" in text
+    assert not re.search(r"For \d+\.\d s no write", text), "nobody asked in the long pauses"
+
+
+def test_what_a_cut_off_replica_was_asked_counts_from_the_last_toxic_to_the_first_removal(tmp_path: Path) -> None:
+    made = good_run()
+    last_cut, first_heal = made.lines("fault", "proxy")[-1], made.lines("heal", "proxy")[0]
+    for number, (after, offset) in enumerate(((last_cut, -2), (last_cut, 5), (last_cut, 9), (first_heal, 3))):
+        fields = {"id": f"x{number}", "client": "client-n1", "op": "submit", "key": "default/x", "value": {}}
+        invoked = made.insert("client", "op", after, ph="invoke", **fields)
+        invoked["hlc"] = after["hlc"] + (offset << 16)
+        if number != 1:
+            failed = made.insert("client", "op", invoked, ph="fail", code="no-quorum", **fields)
+            failed["hlc"] = invoked["hlc"] + 1
+    life = made.lives["client"]
+    life.lines.sort(key=lambda line: line["hlc"])
+    for number, line in enumerate(life.lines):
+        line["i"] = number
+    for line in made.lines("fault") + made.lines("heal"):
+        if line["n"] == "proxy":
+            line["by"]["toxic"] = "s1_" + line["by"]["stream"]
+    text = story(made, tmp_path)
+    assert "While it was cut off, n1 was asked for 2 writes and acknowledged none of them before the heal" in text

@@ -104,6 +104,12 @@ def acknowledged_skipped(made: TraceMaker) -> None:
     made.remove(lambda line: line["k"] == "job" and line["request_id"] == "r3" and line["n"] == "n3")
 
 
+def request_twice(made: TraceMaker) -> None:
+    for line in made.lines("job"):
+        if line["request_id"] == "r4":
+            line["job"], line["request_id"] = "default/batch", "r3"
+
+
 def node_over_capacity(made: TraceMaker) -> None:
     for line in made.lines("node"):
         line["capacity"] = {"cpu_millicores": 600, "memory_bytes": 1 << 30, "pids": 100}
@@ -199,6 +205,7 @@ FORGERIES: list[tuple[Callable[[TraceMaker], None], str]] = [
     (last_commit_removed, "no-acknowledged-placement-lost"),
     (acknowledged_replaced, "no-acknowledged-placement-lost"),
     (acknowledged_skipped, "no-acknowledged-placement-lost"),
+    (request_twice, "one-effect-per-request"),
     (node_over_capacity, "capacity"),
     (one_replica_over_capacity, "capacity"),
     (one_replica_over_capacity, "applied-alike"),
@@ -279,6 +286,32 @@ def test_dropped_events_with_a_note_raise_no_alarm(tmp_path: Path) -> None:
     result = check(made, tmp_path)
     assert result.violated == ()
     assert any("n2" in why for why in result.weak)
+
+
+def test_a_quorum_whose_appends_were_dropped_is_undecided(tmp_path: Path) -> None:
+    made = good_run()
+    index = made.lines("commit", "n2")[4]["index"]
+    life = next(life for life in made.all if life.node == "n3")
+    at = next(p for p, line in enumerate(life.lines) if line["k"] == "append" and line["index"] == index)
+    following = life.lines[at + 1]
+    note = {**{key: following[key] for key in ("t", "n", "inc", "lc", "hlc")}, "i": 0, "k": "note"}
+    life.lines[at] = {**note, "text": "1 event is missing here", "dropped": 1}
+    assert broken(made, tmp_path) == {}
+    ok, detail = finding(made, tmp_path, "commit-by-quorum")
+    assert ok is True
+    assert "undecided: 1" in detail
+
+
+def test_a_cut_off_leaders_own_entry_at_a_committed_index_is_no_loss(tmp_path: Path) -> None:
+    """n1 appended alone at an index that the majority then committed otherwise; later it takes theirs."""
+    made = good_run()
+    index = made.lines("commit", "n2")[4]["index"]
+    stepped = next(line for line in made.lines("role", "n1") if line["role"] == "follower")
+    own = {"term": 1, "first": index, "index": index, "last_term": 1, "ph": "c" * 16, "marks": [[index, "c" * 16]]}
+    made.insert("n1", "append", stepped, **own)
+    committed = next(line for line in made.lines("commit", "n3") if line["index"] == index + 1)
+    made.insert("n1", "append", committed, recovered=True, **{**own, "first": 1})
+    assert broken(made, tmp_path) == {}
 
 
 def test_an_unanswered_request_that_happened_is_no_loss(tmp_path: Path) -> None:

@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chaos.disk import ForgettingDisk
+from cluster.dice import SeededDice
+from raft.alarm import Alarm
 from raft.apply import SLICE_NS, Applier
 from raft.calls import Calls, Outcome, refusal, unknown
+from raft.core import CoreConfig
 from raft.counters import BOUNDS_NS, Histogram
-from raft.effects import Apply, Persist
-from raft.errors import OutcomeUnknown, ProposalDropped, SkerryError
-from raft.messages import COMMAND, Entry, HardState
+from raft.effects import Apply, Persist, Role, Send
+from raft.errors import OutcomeUnknown, Overloaded, ProposalDropped, SkerryError
+from raft.messages import (
+    COMMAND,
+    CONFIGURATION,
+    ENTRY_BYTES_MAX,
+    Append,
+    Configuration,
+    Entry,
+    HardState,
+    VoteReply,
+    encode_configuration,
+)
+from raft.outflow import Outflow
+from raft.store.log_store import LogStore, RecoveredLog
+from raft.turns import INBOX_MAX, Turns
 from raft.writer import merge
 
 
@@ -160,3 +178,168 @@ def test_a_histogram_counts_every_duration() -> None:
     assert histogram.quantile_ns(0.5) == BOUNDS_NS[0]
     assert histogram.quantile_ns(1.0) == BOUNDS_NS[-1] + 1
     assert Histogram().quantile_ns(0.99) == 0
+
+
+class Timers:
+    """An event loop's timers, by hand."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.pending: dict[int, tuple[int, Any]] = {}
+        self.started = 0
+
+    def call_later(self, delay_s: float, work: Any) -> Any:
+        self.started += 1
+        number, timers = self.started, self
+
+        class Handle:
+            def cancel(self) -> None:
+                timers.pending.pop(number, None)
+
+        self.pending[number] = (self.clock.now + round(delay_s * 1e9), work)
+        return Handle()
+
+    def advance(self, now: int) -> None:
+        self.clock.now = now
+        for number, (due, work) in list(self.pending.items()):
+            if due <= now:
+                del self.pending[number]
+                work()
+
+
+def test_a_deadline_that_moves_away_costs_no_timer() -> None:
+    clock, rung = Clock(), []
+    timers = Timers(clock)
+    alarm = Alarm(clock, timers.call_later, lambda: rung.append(clock.now))
+    alarm.at(100)
+    for deadline in (200, 300, 400):
+        alarm.at(deadline)
+    assert timers.started == 1
+    timers.advance(100)
+    assert rung == [100], "early: whoever set it looks at the deadline again"
+
+
+def test_an_earlier_deadline_replaces_a_later_one() -> None:
+    clock, rung = Clock(), []
+    timers = Timers(clock)
+    alarm = Alarm(clock, timers.call_later, lambda: rung.append(clock.now))
+    alarm.at(500)
+    alarm.at(50)
+    timers.advance(50)
+    timers.advance(1000)
+    assert rung == [50]
+    alarm.at(2000)
+    alarm.cancel()
+    timers.advance(3000)
+    assert rung == [50]
+
+
+def send(name: str, *, waits: bool) -> Send:
+    return Send(name, VoteReply(1, True, False), waits)
+
+
+def opened_store() -> LogStore:
+    return LogStore.open(
+        ForgettingDisk(Random(1)), node_id="n1", cluster_name="c", dice=SeededDice(1), segment_bytes=8192
+    )
+
+
+def test_a_promise_waits_for_every_write_before_it_and_for_none_after() -> None:
+    outflow = Outflow(opened_store())
+    assert not outflow.hold(send("free", waits=True)), "nothing is in flight"
+    outflow.persist(Persist(1, HardState(1, "n1"), ()))
+    assert outflow.hold(send("first", waits=True))
+    assert not outflow.hold(send("beat", waits=False))
+    batch = outflow.begin()
+    assert batch is not None
+    outflow.persist(Persist(2, None, entries(1, 3)))
+    assert outflow.begin() is None, "one write in flight"
+    assert outflow.hold(send("second", waits=True))
+    outflow.written(batch.write)
+    assert [effect.to for effect in outflow.released()] == ["first"]
+    batch = outflow.begin()
+    assert batch is not None
+    outflow.written(batch.write)
+    assert [effect.to for effect in outflow.released()] == ["second"]
+    assert not outflow.hold(send("free", waits=True))
+
+
+class Wire:
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    def send(self, to: str, message: Any) -> None:
+        self.sent.append(message)
+
+    def emit(self, kind: str, /, **fields: Any) -> None:
+        pass
+
+
+def formed_turns(clock: Clock, wire: Wire) -> Turns:
+    """A follower of a formed cluster, its election deadline set."""
+    store = opened_store()
+    voters = {"n1": store.store_id, "n2": "b" * 32, "n3": "c" * 32}
+    founding = Entry(1, 1, CONFIGURATION, encode_configuration(Configuration("a" * 32, 1, voters)))
+    store.append(HardState(1, None), [founding])
+    store.recovered = RecoveredLog(HardState(1, None), (founding,))
+    return Turns(
+        config=CoreConfig(id="n1", store_id=store.store_id, peers=("n1", "n2", "n3")),
+        store=store,
+        transport=wire,
+        clock=clock,
+        dice=SeededDice(1),
+        machine=Machine(clock, 0),
+        observer=wire,
+    )
+
+
+def test_a_timer_on_time_starts_an_election() -> None:
+    clock, wire = Clock(), Wire()
+    turns = formed_turns(clock, wire)
+    clock.now = turns.deadline_ns
+    turns.tick()
+    assert turns.core.role is not Role.FOLLOWER
+    assert wire.sent
+
+
+def test_after_a_pause_the_peers_are_heard_before_the_time_out() -> None:
+    clock, wire = Clock(), Wire()
+    turns = formed_turns(clock, wire)
+    clock.now = turns.deadline_ns + 3_000_000_000
+    turns.tick()
+    assert not wire.sent, "the leader's message may still be in the socket"
+    assert clock.now < turns.deadline_ns <= clock.now + 2_000_000
+    clock.now = turns.deadline_ns
+    turns.take_message("n2", Append(2, 1, 1, 1, 1, ()))
+    turns.tick()
+    assert turns.core.role is Role.FOLLOWER
+    assert turns.core.leader == "n2"
+
+
+def test_after_a_pause_without_a_leader_the_time_out_counts() -> None:
+    clock, wire = Clock(), Wire()
+    turns = formed_turns(clock, wire)
+    clock.now = turns.deadline_ns + 3_000_000_000
+    turns.tick()
+    clock.now = turns.deadline_ns
+    turns.tick()
+    assert turns.core.role is not Role.FOLLOWER
+
+
+def test_a_full_inbox_drops_and_counts() -> None:
+    clock, wire = Clock(), Wire()
+    turns = formed_turns(clock, wire)
+    for _ in range(INBOX_MAX + 5):
+        turns.take_message("n2", Append(2, 1, 1, 1, 1, ()))
+    assert turns.counters.received_dropped == 5
+    turns.turn()
+    assert turns.counters.received == INBOX_MAX
+    turns.settle(clock.now)
+    assert not turns.unfinished
+
+
+def test_an_oversized_proposal_is_refused_before_it_is_queued() -> None:
+    turns = formed_turns(Clock(), Wire())
+    with pytest.raises(Overloaded, match="too large") as caught:
+        turns.check_proposal(bytes(ENTRY_BYTES_MAX + 1))
+    assert caught.value.hint

@@ -185,6 +185,29 @@ async def test_a_plan_of_unknown_fate_is_not_proposed_again_while_it_may_be_appl
     assert placer.in_flight == 1
 
 
+async def test_a_plan_is_as_large_as_can_be_drafted_quickly(start: Any, clock: Clock) -> None:
+    engine = Engine(*(f"d/a.{i:04}" for i in range(2000)))
+    log = Log(engine)
+    took_s = 0.0001
+    drafted = engine.draft
+
+    def slow(**options: Any) -> Draft:
+        clock.s += took_s
+        return drafted(**options)
+
+    engine.draft = slow  # type: ignore[assignment]
+    start(placer_for(engine, log, clock))
+    sizes = []
+    for number in range(10):
+        took_s = 0.0001 if number < 4 else 0.05
+        plan, future = await log.next()
+        sizes.append(len(plan.placements))
+        log.commit(plan, future)
+    assert sizes[:3] == [64, 128, 256]
+    assert sizes[-1] < 256
+    assert max(sizes) == 256
+
+
 def test_backoffs_double_up_to_thirty_seconds() -> None:
     backoffs = Backoffs()
     key = ("d/a.0", 1)

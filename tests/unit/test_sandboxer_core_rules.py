@@ -128,6 +128,16 @@ def test_a_stop_fences_before_the_disk_knows() -> None:
     assert refusal(driver.step(ev.StartAsked(CALLER, spec(epoch=5)))) == "stale-epoch"
 
 
+def test_a_fence_below_a_pending_start_outlives_that_starts_refusal() -> None:
+    driver = Driver(durable=False)
+    driver.step(ev.StartAsked(CALLER, spec(epoch=5)))
+    driver.step(ev.StopAsked(CALLER, "default/web.0", 3, 0))
+    driver.step(ev.JournalFailed("no space"))
+    driver.step(ev.JournalRecovered())
+    assert refusal(driver.step(ev.StartAsked(CALLER, spec(epoch=3)))) == "stale-epoch"
+    assert not of(driver.step(ev.StartAsked(CALLER, spec(epoch=4))), ev.Refuse)
+
+
 def test_a_newer_epoch_waits_for_the_end_of_the_older() -> None:
     driver = Driver()
     card = driver.running(epoch=5)

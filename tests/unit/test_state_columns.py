@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.state.columns import PAGE_ROWS, Column, Table
@@ -68,6 +68,7 @@ def test_a_follower_that_never_asks_what_is_due_keeps_no_hoard() -> None:
     assert len(waiting._heap) < 200
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["add", "discard", "promote"]), st.integers(0, 5), st.integers(0, 20))))
 def test_the_queue_agrees_with_a_plain_dictionary(steps: list[tuple[str, int, int]]) -> None:
     waiting, model, now = Waiting(), {}, 0

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from scheduler import commands
+from scheduler.engine import draft
 from scheduler.evaluations import pending
 from scheduler.explain import explain
 from scheduler.model import NodeState
@@ -158,3 +163,30 @@ def test_an_entry_out_of_order_is_a_bug_and_stops_the_replica() -> None:
     world.state.advance(world.state.index + 1, 3)
     with pytest.raises(AssertionError, match="older"):
         world.state.advance(world.state.index + 1, 2)
+
+
+@pytest.mark.parametrize("hash_seed", ["0", "1", "4242"])
+def test_the_digest_and_the_next_draft_do_not_depend_on_the_process(hash_seed: str) -> None:
+    """Iterating a set anywhere would show here: string hashes differ from process to process."""
+    world = busy()
+    log = ",".join(data.hex() for data in world.log)
+    script = (
+        "import sys\n"
+        "from scheduler.engine import draft\n"
+        "from scheduler.state import State\n"
+        "state = State()\n"
+        "for index, line in enumerate(sys.stdin.read().split(','), start=1):\n"
+        "    state.apply(index, 1, bytes.fromhex(line))\n"
+        "print(state.digest(), draft(state, 10**12))\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        input=log,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+    )
+    assert ran.stdout.strip() == f"{world.state.digest()} {draft(world.state, 10**12)}"

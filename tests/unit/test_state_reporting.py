@@ -214,3 +214,9 @@ def test_pushing_to_nodes_needs_only_those_that_changed() -> None:
     assert world.state.changed_nodes(before) == [node_of(world)]
     assert world.state.changed_nodes(world.state.index) == []
     assert len(world.state.changed_nodes(0)) == 20
+
+
+def test_the_words_of_a_node_are_bounded() -> None:
+    world = placed()
+    world.ends("default/web.0", Exit(None, None, "start-failed", False, "x" * 10**5))
+    assert len(world.shown("default/web.0")["exit"]["detail"]) == 1024

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from scheduler import commands
 from scheduler.errors import CommandTooNew
 from scheduler.evaluations import pending
+from scheduler.model import Capacity
 from scheduler.state import submission
 from scheduler.state.jobs import REQUESTS_KEPT
 from tests.support.scheduler_world import BAD, OK, World, job
@@ -260,3 +261,23 @@ def test_an_environment_in_another_order_is_the_same_body() -> None:
     other = replace(one, workload=replace(one.workload, env={"B": "2", "A": "1"}))
     world.submit(one, request="once")
     assert world.submit(other, request="once").repeated
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        commands.SubmitJob(job(cpu_millicores=-1), "r", -1, 1),
+        commands.SubmitJob(job(memory_bytes=1 << 62), "r", -1, 1),
+        commands.SubmitJob(job(replicas=100_001), "r", -1, 1),
+        commands.SubmitJob(job(), "r", -1, 1 << 62),
+        commands.StopJob("default", "web", "r", -1),
+        commands.RegisterNode("a1", "i", "b", Capacity(-1, 1, 1), "", "", "", 1),
+        commands.RegisterNode("a1", "i", "b", Capacity(1, 1 << 63, 1), "", "", "", 1),
+        commands.RegisterNode("", "i", "b", Capacity(1, 1, 1), "", "", "", 1),
+        commands.RegisterNode("a" * 300, "i", "b", Capacity(1, 1, 1), "", "", "", 1),
+        commands.ReportStatus("a1", "i", (commands.AllocationStatus("x", 1, 1 << 63, "running", 1, "", None),), 1),
+    ],
+)
+def test_numbers_no_state_could_hold_make_a_bad_command(command: commands.Command) -> None:
+    world = World("a1")
+    assert world.apply(command).code == "bad-command"

@@ -340,6 +340,30 @@ def test_a_full_disk_leaves_no_half_made_segment_and_recovers_when_space_is_free
     assert store.headroom_bytes > 0
 
 
+def test_filling_ahead_ends_when_the_store_is_to_be_closed() -> None:
+    disk = ForgettingDisk(Random(1))
+    store = LogStore.open(disk, node_id="n1", cluster_name="blue", dice=SeededDice(1))
+    before, writes = disk.names(), disk.counts["write"]
+    store.append(HardState(1, "n1"), entries(1, 1))
+    original, calls = disk.open, []
+
+    def open_and_interrupt(name: str, *, create: bool = False) -> object:
+        calls.append(name)
+        store.interrupt()
+        return original(name, create=create)
+
+    disk.open = open_and_interrupt  # type: ignore[method-assign, assignment]
+    store.prepare_spare()
+    assert calls
+    assert disk.names() == before, "nothing half-made stays"
+    assert disk.counts["write"] - writes < 5
+    store.append(None, entries(2, 1))
+    store.close()
+    assert content(LogStore.open(disk.reopen(), node_id="n1", cluster_name="blue", dice=SeededDice(1)))[1] == entries(
+        1, 2
+    )
+
+
 def test_a_batch_that_finds_no_room_changes_nothing() -> None:
     disk = ForgettingDisk(Random(1), capacity_bytes=SEGMENT_BYTES + 1000)
     store = filled(disk)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.units import UnitError, format_cpu, format_memory, parse_cpu_millicores, parse_memory_bytes
@@ -83,16 +83,19 @@ def test_milli_bytes_are_told_from_megabytes() -> None:
     assert "megabytes" in caught.value.hint
 
 
+@settings(deadline=None)
 @given(st.integers(1, 1 << 39))
 def test_formatted_cpu_reads_back_as_itself(millicores: int) -> None:
     assert parse_cpu_millicores(format_cpu(millicores)) == millicores
 
 
+@settings(deadline=None)
 @given(st.integers(1, 1 << 60))
 def test_formatted_memory_reads_back_as_itself(amount: int) -> None:
     assert parse_memory_bytes(format_memory(amount)) == amount
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_is_an_amount_or_a_unit_error(text: str) -> None:
     for parse in (parse_cpu_millicores, parse_memory_bytes):

@@ -47,7 +47,8 @@ class Backend(ABC):
     """The cgroups of one node.  Names are single path components."""
 
     kind: str
-    bounds_memory = True
+    confines = True
+    """Whether processes cannot leave their group, nor use more memory than it allows."""
 
     @abstractmethod
     def prepare(self) -> None:

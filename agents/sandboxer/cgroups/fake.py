@@ -23,7 +23,7 @@ class Fake(Backend):
     """The backend of last resort.  `directory` is the node's own."""
 
     kind = "no cgroups"
-    bounds_memory = False
+    confines = False
 
     def __init__(self, directory: str) -> None:
         self._directory = directory

@@ -1,6 +1,6 @@
 """Invariants of a run, each a named pure function over its merged events."""
 
-from chaos.trace.checkers.acknowledged import no_acknowledged_placement_lost
+from chaos.trace.checkers.acknowledged import no_acknowledged_placement_lost, one_effect_per_request
 from chaos.trace.checkers.base import Checker, Finding
 from chaos.trace.checkers.completeness import own_invariants, trace_complete, weaknesses
 from chaos.trace.checkers.elections import election_safety, terms_rise, vote_once
@@ -17,6 +17,7 @@ CHECKERS: dict[str, Checker] = {
     "commit-contiguous": commit_contiguous,
     "committed-kept": committed_kept,
     "no-acknowledged-placement-lost": no_acknowledged_placement_lost,
+    "one-effect-per-request": one_effect_per_request,
     "capacity": capacity,
     "one-bind-per-attempt": one_bind_per_attempt,
     "applied-alike": applied_alike,

@@ -32,11 +32,9 @@ class _Applied:
 
     def __init__(self, trace: Trace) -> None:
         self.jobs: dict[int, list[Event]] = {}
-        self.by_request: dict[str, list[Event]] = {}
         self.reached: dict[tuple[str, str], int] = {}
         for event in trace.kind("job"):
             self.jobs.setdefault(event.number("index"), []).append(event)
-            self.by_request.setdefault(event.text("request_id"), []).append(event)
         for event in trace.kind("apply", "job", "place", "node"):
             if event.n in trace.voters:
                 life, index = (event.n, event.inc), event.number("index")
@@ -134,13 +132,6 @@ def _check_applied(verdict: Verdict, trace: Trace, applied: _Applied, answer: Ev
                 answer,
                 event,
             )
-    elsewhere = [event for event in applied.by_request.get(request, []) if event.number("index") != index]
-    if elsewhere:
-        verdict.violated(
-            f"{request} was answered ok at index {index}, but applied at {elsewhere[0].number('index')}",
-            answer,
-            elsewhere[0],
-        )
     for life, reached in applied.reached.items():
         if reached < index or trace.lives[life].gap:
             continue
@@ -158,3 +149,25 @@ def _witness(trace: Trace, life: tuple[str, str], index: int) -> list[Event]:
         if (event.n, event.inc) == life and event.number("first") <= index <= event.number("index"):
             return [event]
     return []
+
+
+EFFECTIVE = ("created", "replaced", "stopped")
+
+
+def one_effect_per_request(trace: Trace) -> Finding:
+    """A request id that is asked again, however often, changes the state once."""
+    verdict = Verdict("one-effect-per-request")
+    effects: dict[tuple[str, str], Event] = {}
+    for event in trace.kind("job"):
+        if event.f.get("outcome") not in EFFECTIVE:
+            continue
+        verdict.checked += 1
+        first = effects.setdefault((event.text("job"), event.text("request_id")), event)
+        if first.number("index") != event.number("index"):
+            verdict.violated(
+                f"request {event.text('request_id')} changed {event.text('job')} at index {first.number('index')} "
+                f"and again at {event.number('index')}",
+                first,
+                event,
+            )
+    return verdict.finding("no job was changed")

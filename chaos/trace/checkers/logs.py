@@ -155,34 +155,30 @@ def _check_applied_is_committed(verdict: Verdict, trace: Trace) -> None:
 
 
 def committed_kept(trace: Trace) -> Finding:
-    """A replica that held a committed entry durably never overwrites it and finds it after a restart."""
+    """A replica that held a committed entry durably never overwrites it and finds it after a restart.
+
+    An entry of its own at a committed index proves nothing: a leader cut off keeps what it appended
+    alone until the new leader replaces it (§5.3).
+    """
     verdict = Verdict("committed-kept")
     committed: dict[int, tuple[str, Event]] = {}
-    highest = 0
-    durable: dict[str, Event] = {}
+    held: dict[str, list[tuple[int, str, Event]]] = {}
     for event in trace.kind("append", "commit"):
         if event.k == "commit":
             for index, ph in marks(event):
                 committed.setdefault(index, (ph, event))
-                highest = max(highest, index)
             continue
-        for index, ph in marks(event):
-            known = committed.get(index)
-            if known is None:
+        mine, now = held.setdefault(event.n, []), dict(marks(event))
+        while mine and mine[-1][0] >= event.number("first"):
+            index, ph, before = mine.pop()
+            if index not in committed or committed[index][0] != ph:
                 continue
             verdict.checked += 1
-            if known[0] != ph:
-                verdict.violated(f"{event.n} replaced the committed entry {index}", known[1], event)
-        before = durable.get(event.n)
-        if event.f.get("recovered") and before is not None:
-            verdict.checked += 1
-            held = min(before.number("index"), highest)
-            if event.number("index") < held:
-                verdict.violated(
-                    f"{event.n} came back with its log up to {event.number('index')} only; "
-                    f"it had held up to the committed {held}",
-                    before,
-                    event,
-                )
-        durable[event.n] = event
-    return verdict.finding("no committed entry was seen again")
+            if index > event.number("index") or now.get(index, ph) != ph:
+                how = "came back without" if event.f.get("recovered") else "replaced"
+                verdict.violated(f"{event.n} {how} the committed entry {index}", before, committed[index][1], event)
+        mine += [(index, ph, event) for index, ph in sorted(now.items())]
+    for voter, kept in held.items():
+        verdict.checked += sum(1 for index, ph, _ in kept if index in committed and committed[index][0] == ph)
+        assert kept == sorted(kept, key=lambda mark: mark[0]), f"the marks of {voter} are in order"
+    return verdict.finding("no committed entry was held")

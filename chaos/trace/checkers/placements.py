@@ -6,7 +6,9 @@ Must not know: how placements are chosen.
 
 from __future__ import annotations
 
-from chaos.trace.checkers.base import Finding, Verdict
+from itertools import islice
+
+from chaos.trace.checkers.base import REFS_MAX, Finding, Verdict
 from chaos.trace.events import Event, Life, Trace
 
 RESOURCES = ("cpu_millicores", "memory_bytes", "pids")
@@ -35,21 +37,46 @@ class _Node:
         self.capacity: dict[str, int] = {}
         self.registered: Event | None = None
         self.booked: dict[str, Event] = {}
+        self.totals = dict.fromkeys(RESOURCES, 0)
+        self.ports: dict[int, Event] = {}
 
-    def total(self, resource: str) -> int:
-        """Sum of a resource over all bookings."""
-        return sum(_amount(event, resource) for event in self.booked.values())
+    def register(self, event: Event) -> None:
+        """It offers this much from now on."""
+        self.capacity = {key: value for key, value in event.part("capacity").items() if isinstance(value, int)}
+        self.registered = event
 
+    def book(self, event: Event) -> None:
+        """An attempt takes its requests and ports."""
+        self.release(event)
+        self.booked[_attempt(event)] = event
+        self._add(event, 1)
+        for port in _ports(event):
+            self.ports[port] = event
 
-def _amount(event: Event, resource: str) -> int:
-    value = event.part("requests").get(resource, 0)
-    return value if isinstance(value, int) else 0
+    def release(self, event: Event) -> None:
+        """An attempt gives back what it booked."""
+        booked = self.booked.pop(_attempt(event), None)
+        if booked is not None:
+            self._add(booked, -1)
+            for port in _ports(booked):
+                if self.ports.get(port) is booked:
+                    del self.ports[port]
+
+    def _add(self, event: Event, sign: int) -> None:
+        requests = event.part("requests")
+        for resource in RESOURCES:
+            value = requests.get(resource, 0)
+            self.totals[resource] += sign * value if isinstance(value, int) else 0
 
 
 def _ports(event: Event) -> list[int]:
     found = event.f.get("ports")
     ports = [p[-1] if isinstance(p, list) and p else p for p in found] if isinstance(found, list) else []
     return [port for port in ports if isinstance(port, int)]
+
+
+def _attempt(event: Event) -> str:
+    return f"{event.text('allocation')}@{event.number('attempt')}"
 
 
 def capacity(trace: Trace) -> Finding:
@@ -60,24 +87,15 @@ def capacity(trace: Trace) -> Finding:
         for event in events:
             node = nodes.setdefault(event.text("node"), _Node())
             if event.k == "node":
-                node.capacity = {key: v for key, v in event.part("capacity").items() if isinstance(v, int)}
-                node.registered = event
+                node.register(event)
             elif event.f.get("do") == "release":
-                node.booked.pop(_attempt(event), None)
-                continue
+                node.release(event)
             elif event.f.get("do") == "bind":
-                _check_ports(verdict, node, event)
-                node.booked[_attempt(event)] = event
-            else:
-                continue
-            if event.k == "place":
                 verdict.checked += 1
+                _check_ports(verdict, node, event)
+                node.book(event)
                 _check_fit(verdict, life[0], node, event)
     return verdict.finding("nothing was placed")
-
-
-def _attempt(event: Event) -> str:
-    return f"{event.text('allocation')}@{event.number('attempt')}"
 
 
 def _check_fit(verdict: Verdict, seen_by: str, node: _Node, event: Event) -> None:
@@ -86,27 +104,25 @@ def _check_fit(verdict: Verdict, seen_by: str, node: _Node, event: Event) -> Non
             f"{event.text('allocation')} was placed on {event.text('node')}, which never registered", event
         )
         return
-    for resource in RESOURCES:
+    for resource, asked in node.totals.items():
         offered = node.capacity.get(resource)
-        if offered is None:
-            continue
-        asked = node.total(resource)
-        if asked > offered:
+        if offered is not None and asked > offered:
+            others = [other for other in islice(node.booked.values(), REFS_MAX) if other is not event]
             verdict.violated(
                 f"{event.text('node')} is over capacity at index {event.number('index')} (as applied by {seen_by}): "
                 f"{resource} {asked} of {offered}",
                 node.registered,
                 event,
-                *[other for other in node.booked.values() if other is not event],
+                *others,
             )
             return
 
 
 def _check_ports(verdict: Verdict, node: _Node, event: Event) -> None:
     for port in _ports(event):
-        for other in node.booked.values():
-            if port in _ports(other) and _attempt(other) != _attempt(event):
-                verdict.violated(f"port {port} of {event.text('node')} is booked twice", other, event)
+        other = node.ports.get(port)
+        if other is not None and _attempt(other) != _attempt(event):
+            verdict.violated(f"port {port} of {event.text('node')} is booked twice", other, event)
 
 
 def one_bind_per_attempt(trace: Trace) -> Finding:

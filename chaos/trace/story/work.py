@@ -5,15 +5,17 @@ Owns: sentences about operations, placements and workloads.  Must not know: cons
 
 from __future__ import annotations
 
-import itertools
+from bisect import bisect_left, bisect_right
 from collections import Counter
 
 from chaos.trace.checkers.acknowledged import WRITES, acknowledged_index
 from chaos.trace.events import Event, Trace
 from chaos.trace.story.sentence import Told, counted, listed, span, tell
 
-GAP_MS = 200
-"""A pause between acknowledged writes shorter than this is not told."""
+GAP_MS = 100
+"""A pause shorter than this is not told."""
+AFTER_FAULT_MS = 30_000
+"""A pause that ends later than this after a fault is not blamed on it."""
 
 
 def answers(trace: Trace) -> list[Told]:
@@ -52,57 +54,84 @@ def answers(trace: Trace) -> list[Told]:
 
 
 def pauses(trace: Trace) -> list[Told]:
-    """The longest time without an acknowledged write around each fault's start."""
-    oks = [
-        e for e in trace.kind("op") if e.f.get("ph") == "ok" and e.f.get("op") in WRITES and acknowledged_index(e) > 0
-    ]
+    """The longest time around each fault in which writes were asked for and none was acknowledged."""
+    writes = [e for e in trace.kind("op") if e.f.get("op") in WRITES]
+    oks = [e for e in writes if e.f.get("ph") == "ok" and acknowledged_index(e) > 0]
+    asked = [e for e in writes if e.f.get("ph") == "invoke"]
     told: list[Told] = []
     reported: set[str] = set()
     for fault in trace.kind("fault"):
-        before = [e for e in oks if e.hlc <= fault.hlc][-1:]
-        after = [e for e in oks if fault.hlc < e.hlc <= fault.hlc + (30_000 << 16)]
-        chain = before + after
-        if len(chain) < 2:
+        gap = _longest_gap(fault, oks, asked)
+        if gap is None or gap[1].ms - gap[0].ms < GAP_MS or gap[1].ref in reported:
             continue
-        start, end = max(itertools.pairwise(chain), key=lambda pair: pair[1].ms - pair[0].ms)
-        if end.ms - start.ms < GAP_MS or start.ref in reported:
-            continue
-        reported.add(start.ref)
-        text = (
-            f"No write was acknowledged for {span(start, end)}: the last before was {start.text('id')} at index "
-            f"{acknowledged_index(start)}, the next {end.text('id')} at index {acknowledged_index(end)}."
-        )
-        told.append(tell(end, text, [start, end]))
+        begin, end, before, count = gap
+        reported.add(end.ref)
+        text = f"For {span(begin, end)} no write was acknowledged, though {counted(count, 'request')} asked for one"
+        if before is not None:
+            text += f"; the last before was {before.text('id')} at index {acknowledged_index(before)}"
+        text += f", the next {end.text('id')} at index {acknowledged_index(end)}."
+        told.append(tell(end, text, [begin, *([before] if before is not None else []), end]))
     return told
 
 
+def _longest_gap(fault: Event, oks: list[Event], asked: list[Event]) -> tuple[Event, Event, Event | None, int] | None:
+    """(begin, end, last answer before, requests meanwhile): from the first unserved request to the next answer."""
+    first = bisect_right(oks, fault.hlc, key=lambda e: e.hlc)
+    until = bisect_right(oks, fault.hlc + (AFTER_FAULT_MS << 16), key=lambda e: e.hlc)
+    best: tuple[Event, Event, Event | None, int] | None = None
+    for position in range(first, until):
+        before = oks[position - 1] if position else None
+        low = bisect_right(asked, before.hlc if before is not None else fault.hlc, key=lambda e: e.hlc)
+        high = bisect_left(asked, oks[position].hlc, key=lambda e: e.hlc)
+        if low >= high:
+            continue
+        begin = asked[low]
+        if best is None or oks[position].ms - begin.ms > best[1].ms - best[0].ms:
+            best = (begin, oks[position], before, high - low)
+    return best
+
+
 def cut_off_answers(trace: Trace) -> list[Told]:
-    """What a replica that a scenario cut off told its callers meanwhile."""
+    """What became of writes that a replica was asked for after a scenario had cut it off, before the heal."""
     heals = {e.text("id"): e for e in trace.kind("heal")}
     told: list[Told] = []
     for fault in trace.kind("fault"):
         heal = heals.get(fault.text("id"))
         if fault.f.get("kind") not in ("partition", "isolate") or heal is None:
             continue
+        start, end = _cut_span(trace, fault, heal)
         for node in fault.text("target").split(","):
-            during = [
-                e
-                for e in trace.kind("op")
-                if e.f.get("client") in (f"client-{node}", f"api-{node}")
-                and fault.hlc < e.hlc < heal.hlc
-                and e.f.get("op") in WRITES
-                and e.f.get("ph") in ("ok", "fail", "info")
-            ]
-            asked = {e.text("id"): e for e in during}
-            if not asked:
-                continue
-            fine = {e.text("id") for e in during if e.f.get("ph") == "ok"}
-            text = (
-                f"While it was cut off, {node} was asked for {counted(len(asked), 'write')} and "
-                f"acknowledged {len(fine) or 'none'} of them."
-            )
-            told.append(tell(heal, text, [fault, heal, *asked.values()], rank=-1))
+            sentence = _while_cut_off(trace, node, start, end)
+            if sentence is not None:
+                told.append(sentence)
     return told
+
+
+def _cut_span(trace: Trace, fault: Event, heal: Event) -> tuple[Event, Event]:
+    """From the last toxic that the fault put into force to the first that was removed."""
+    prefix = fault.text("id").partition(":")[0] + "_"
+    toxics = [e for e in trace.kind("fault", "heal") if str(e.part("by").get("toxic") or "").startswith(prefix)]
+    begun = [e for e in toxics if e.k == "fault"]
+    ended = [e for e in toxics if e.k == "heal"]
+    return (begun[-1] if begun else fault), (ended[0] if ended else heal)
+
+
+def _while_cut_off(trace: Trace, node: str, start: Event, end: Event) -> Told | None:
+    clients = (f"client-{node}", f"api-{node}")
+    during = [
+        e
+        for e in trace.kind("op")
+        if e.f.get("client") in clients and start.hlc < e.hlc < end.hlc and e.f.get("op") in WRITES
+    ]
+    asked = {e.text("id"): e for e in during if e.f.get("ph") == "invoke"}
+    if not asked:
+        return None
+    fine = {e.text("id"): e for e in during if e.f.get("ph") == "ok" and e.text("id") in asked}
+    text = (
+        f"While it was cut off, {node} was asked for {counted(len(asked), 'write')} and "
+        f"acknowledged {len(fine) or 'none'} of them before the heal."
+    )
+    return tell(end, text, [start, end, *fine.values(), *asked.values()], rank=-1)
 
 
 def placements(trace: Trace) -> list[Told]:
@@ -173,7 +202,8 @@ def _ooms(trace: Trace, starts: dict[tuple[str, int], Event]) -> list[Told]:
         events = list(found.values())
         first = events[0]
         times = f" {len(events)} times" if len(events) > 1 else ""
-        text = f"{allocation} was killed{times} on {first.n} for passing its memory limit"
+        where = listed(sorted({event.n for event in events}))
+        text = f"{allocation} was killed{times} on {where} for passing its memory limit"
         again = [e for (name, _), e in starts.items() if name == allocation and e.hlc > first.hlc]
         if again:
             text += f"; attempt {again[0].number('attempt')} started {span(first, again[0])} after the first kill"
