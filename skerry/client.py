@@ -190,8 +190,9 @@ class Client:
                 answer: dict[str, Any] = msgspec.json.decode(await response.read())
                 return answer
         except (aiohttp.ClientError, ConnectionError) as error:
+            why = error.os_error.strerror if isinstance(error, aiohttp.ClientConnectorError) else error
             raise Unreachable(
-                f"no answer from {address}: {error or type(error).__name__}",
+                f"no answer from {address}: {why or type(error).__name__}",
                 hint="is the cluster running, and is the address right?",
             ) from None
 

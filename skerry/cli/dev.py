@@ -84,7 +84,7 @@ def _run(
 ) -> int:
     import uvloop
 
-    from scheduler.units import parse_cpu_millicores, parse_memory_bytes
+    from scheduler.units import UnitError, parse_cpu_millicores, parse_memory_bytes
     from skerry.dev.layout import load_or_make_plan
     from skerry.dev.supervisor import Supervisor
 
@@ -94,7 +94,11 @@ def _run(
         if not equals or "." not in key:
             raise UsageError(f"--set {setting} is not a setting", hint="write --set section.key=value")
         extra[key] = value
-    plan = load_or_make_plan(directory, replicas, agents, parse_cpu_millicores(cpu), parse_memory_bytes(memory))
+    try:
+        capacity = parse_cpu_millicores(cpu), parse_memory_bytes(memory)
+    except UnitError as error:
+        raise UsageError(str(error), hint="--agent-cpu takes 500m or 2, --agent-memory 512Mi or 4Gi") from None
+    plan = load_or_make_plan(directory, replicas, agents, *capacity)
 
     uvloop.run(Supervisor(directory, plan, extra, progress).run(lambda facts: _announce(facts, output)))
     return 0

@@ -95,7 +95,8 @@ def _arrived(shown: dict[str, Any], body: dict[str, Any]) -> bool:
     if shown["state"] in FINAL_STATES:
         return True
     running = sum(1 for a in shown["allocations"] if a["state"] == "running")
-    return body.get("kind", "service") == "service" and running >= body.get("replicas", 1)
+    wanted: int = body["replicas"]
+    return body["kind"] == "service" and running >= wanted
 
 
 def _tally(shown: dict[str, Any]) -> str:
@@ -118,7 +119,9 @@ def read_job_file(file: Path) -> JobSpec:
             data = stream.read((256 << 10) + 1)
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}", hint="pass the path of a job file") from None
-    return jobfile.parse_job(data, name=file.name)
+    spec = jobfile.parse_job(data, name=file.name)
+    jobfile.resolve(spec)  # units and contradictions are refused here too, before anything is sent
+    return spec
 
 
 @click.command("stop")

@@ -18,7 +18,7 @@ from tests.support.dev_cluster import Cluster
 
 SHORT = """
 name = "short"
-duration = "5s"
+duration = "7s"
 [cluster]
 replicas = 3
 [load]
@@ -29,7 +29,7 @@ t = "1s"
 fault = "partition"
 groups = ["minority", "rest"]
 id = "p"
-for = "2s"
+for = "4s"
 [expect]
 always = ["election-safety", "no-acknowledged-placement-lost", "link-cut-silent", "commit-by-quorum"]
 eventually = { leader = "5s", state-hash-equal = "10s", all-placed = "5s" }

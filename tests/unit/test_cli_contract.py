@@ -52,6 +52,28 @@ def test_a_wrong_command_line_is_a_usage_error(arguments, capsys):
     assert "Error" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('name = "x"\ncommnd = ["a"]\n', "commnd"),
+        ('name = "x"\ncommand = ["a"]\n[resources]\nrequests = { cpu = "1x" }\n', "1x"),
+        ("name = ", "TOML"),
+    ],
+)
+def test_a_bad_job_file_is_refused_before_anything_is_sent(content, said, tmp_path, capsys):
+    (tmp_path / "job.toml").write_text(content)
+    assert root.run(["run", str(tmp_path / "job.toml"), "--address", "127.0.0.1:1", "--token", "t"]) == 1
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert "[bad-job]" in printed.err
+
+
+def test_a_wrong_amount_for_a_development_node_is_a_usage_error(tmp_path, capsys):
+    assert root.run(["dev", "--dir", str(tmp_path / "c"), "--agent-cpu", "lots"]) == 2
+    assert "--agent-cpu takes" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
+
+
 def test_an_unexpected_exception_is_our_bug_and_says_so(monkeypatch, capsys):
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("boom")
