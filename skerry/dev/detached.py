@@ -71,6 +71,7 @@ def start_detached(directory: Path, arguments: Sequence[str], say: Callable[[str
         raise DevError(
             f"a cluster runs in {directory} already", hint=f"end it with `skerry dev stop --dir {directory}`"
         )
+    (directory / "dev.json").unlink(missing_ok=True)  # of a supervisor that was killed
     directory.parent.mkdir(parents=True, exist_ok=True)
     log_file = directory.parent / f"{directory.name}.log"
     with log_file.open("wb") as log:

@@ -76,6 +76,7 @@ class Supervisor:
             loop.add_signal_handler(number, self._stopping.set)
         lock = self._take_lock()
         try:
+            (self._directory / "dev.json").unlink(missing_ok=True)
             if taken := taken_ports(self._plan):
                 raise DevError(
                     f"port {taken[0]} of this cluster is in use by another program",
