@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-MYPY_FLAGS :=
+SEEDS := 10000
 PACKAGES := skerry raft cluster scheduler agents chaos
 
-.PHONY: install demo test lint bench soak docs clean system-packages
+.PHONY: install demo test lint bench soak docs clean system-packages image
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -38,7 +38,12 @@ bench: $(STAMP)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" skerry bench raft --docs docs/benchmarks.md -o json
 
 soak: $(STAMP) system-packages
-	@SKERRY_SOAK=1 $(BIN)/python -m pytest tests/simulation $(PYTEST_FLAGS)
+	@SKERRY_SEEDS=$(SEEDS) $(BIN)/python -m pytest tests/simulation -o timeout=0 $(PYTEST_FLAGS)
+
+# BASE_IMAGE=NAME chooses what it starts from; see docs/compose.md.
+IMAGE ?= skerry:local
+image:
+	@tools/image $(IMAGE)
 
 clean:
 	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 import uvloop
 
-from agents import inventory
+from agents import inventory, lease
 from agents.dialer import Dialer
 from agents.errors import ForeignDirectory, NotAdmitted, SessionRejected, sole
 from agents.home import Home
@@ -40,6 +40,7 @@ from scheduler.session import (
     AgentHello,
     Desired,
     Heartbeat,
+    HeartbeatConfirmed,
     LogsReply,
     LogsRequest,
     SessionAccepted,
@@ -75,6 +76,7 @@ class Agent:
         self._reconciler = Reconciler()
         self._reporter = Reporter()
         self._usage = UsageBook()
+        self._lease = lease.LeaseLog(tracer.heartbeat_sample)
         self._logs = Logs(home.directory, self._reconciler.live_epochs)
         self._dialer = Dialer(settings.replicas, settings.token, self, tracer, SystemDice())
         self._client: SandboxClient | None = None
@@ -186,6 +188,8 @@ class Agent:
         return AgentHello(
             PROTOCOL_VERSION, self._settings.node, about.incarnation, self._boot_id, self._home.cluster_id,
             self._capacity, about.isolation, about.isolation_why, self._settings.address,
+            labels=self._settings.labels, taints=self._settings.taints,
+            installation=self._home.installation,
         )  # fmt: skip
 
     def accepted(self, answer: SessionAccepted) -> None:
@@ -206,9 +210,20 @@ class Agent:
         self._beats += 1
         return Heartbeat(self._beats, self._usage.by_allocation(), self._usage.node())
 
-    def confirmed(self) -> None:
-        """The session's replica has a quorum behind it."""
+    def confirmed(self, message: HeartbeatConfirmed, sent_ns: int) -> None:
+        """The session's replica has a quorum behind it: the lease is prolonged, counted from the send."""
         self._dialer.confirmed()
+        if not message.lease_ms:
+            return
+        deadline_ns = lease.deadline_ns(sent_ns, message.lease_ms * lease.MS_NS)
+        if self._runner is not None:
+            self._runner.renew(deadline_ns, message.registration)
+        what = self._lease.confirmed(lease.now_ns(), deadline_ns, message.registration)
+        if what:
+            self._tracer.emit(
+                "lease", do=what, node=self._settings.node, number=message.number, deadline_ns=deadline_ns,
+                registration=message.registration,
+            )  # fmt: skip
 
     def desired(self, wanted: Desired) -> None:
         """Reconcile with a set."""
@@ -248,6 +263,7 @@ async def connect_sandboxer(settings: AgentSettings, tracer: Tracer) -> SandboxC
         cluster=settings.cluster,
         cgroup_root=settings.cgroup_root or None,
         cgroups=settings.cgroups,
+        bridge_subnet=settings.bridge_subnet,
         trace_dir=str(settings.trace_directory.absolute()) if settings.trace_directory else None,
     )
     return await SandboxClient.connect(settings.directory, start_if_absent=True, options=options, clocks=tracer)

@@ -1,6 +1,6 @@
-"""``python -m agents.container COMMAND…``: make cgroups usable inside a container, then become COMMAND.
+"""``python -m agents.container COMMAND…``: make a container fit for an agent, then become COMMAND.
 
-Owns: which of the container's own cgroups an agent may work in, and making them writable.
+Owns: which of the container's own cgroups an agent may work in, making them writable, and what covers /proc.
 Must not know: Docker, workloads, or the agent's settings but for where its cgroups go.
 
 A container engine shows a container its own cgroups, read-only.  Two arrangements occur:
@@ -12,6 +12,9 @@ A container engine shows a container its own cgroups, read-only.  Two arrangemen
 
 The engine removes a container's cgroups with all that is below them: whatever becomes of the agent, nothing is left.
 Where the engine shows the whole hierarchy instead, the agent is told to work below the container's own group.
+
+An engine also covers parts of /proc.  The kernel lets a user namespace mount a /proc of its own only where one is
+fully visible (user_namespaces(7)), so the covers are taken off: workloads get their own /proc in any case.
 """
 
 from __future__ import annotations
@@ -22,8 +25,9 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 
+MNT_DETACH: Final = 0x2
 MS_RDONLY_CLEARED: Final = 0x1000 | 0x20  # MS_BIND | MS_REMOUNT, without MS_RDONLY
 MS_NOSUID_NODEV_NOEXEC: Final = 0x2 | 0x4 | 0x8
 LEAF: Final = "container"
@@ -42,11 +46,13 @@ class Plan:
         remount: mount points to make writable.
         emptied: the v2 group to move processes out of; "" = none.
         root: the container's own group below the mount points; "" = the mount points themselves.
+        covers: mount points on parts of /proc, innermost first.
     """
 
     remount: tuple[str, ...]
     emptied: str
     root: str
+    covers: tuple[str, ...] = ()
 
 
 def plan(mountinfo: str, membership: str) -> Plan:
@@ -58,7 +64,11 @@ def plan(mountinfo: str, membership: str) -> Plan:
     paths = _membership(membership)
     remount: list[str] = []
     emptied, roots = "", []
-    for point, shown, writable, kind, options in _mounts(mountinfo):
+    mounts = _mounts(mountinfo)
+    covers = [point for point, _, _, kind, _ in mounts if point.startswith("/proc/") and kind in ("proc", "tmpfs")]
+    for point, shown, writable, kind, options in mounts:
+        if kind not in ("cgroup", "cgroup2"):
+            continue
         controllers = V1_NEEDED.intersection(options) if kind == "cgroup" else {""}
         if not controllers or point in remount:
             continue
@@ -72,7 +82,8 @@ def plan(mountinfo: str, membership: str) -> Plan:
         if kind == "cgroup2" and _is_v2_alone(paths):
             emptied = os.path.normpath(os.path.join(point, below))
     distinct = sorted(set(roots))
-    return Plan(tuple(remount), emptied, distinct[0] if len(distinct) == 1 else "")
+    root = distinct[0] if len(distinct) == 1 else ""
+    return Plan(tuple(remount), emptied, root, tuple(reversed(covers)))
 
 
 def _membership(text: str) -> dict[str, str]:
@@ -91,12 +102,12 @@ def _is_v2_alone(paths: Mapping[str, str]) -> bool:
 
 
 def _mounts(text: str) -> list[tuple[str, str, bool, str, list[str]]]:
-    """(mount point, root shown there, writable, kind, super options) of the cgroup mounts."""
+    """(mount point, root shown there, writable, kind, super options) of every mount."""
     found = []
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
         fields, kinds = before.split(), after.split()
-        if len(fields) >= 6 and len(kinds) >= 3 and kinds[0] in ("cgroup", "cgroup2"):
+        if len(fields) >= 6 and len(kinds) >= 3:
             found.append((fields[4], fields[3], "rw" in fields[5].split(","), kinds[0], kinds[2].split(",")))
     return found
 
@@ -108,19 +119,21 @@ def _below(path: str, shown: str) -> str:
 
 
 def carry_out(chosen: Plan) -> None:
-    """Remount and move; raises OSError."""
-    for point in chosen.remount:
-        _remount(point)
-    if chosen.emptied:
-        _empty(chosen.emptied)
-
-
-def _remount(point: str) -> None:
+    """Remount, uncover and move; raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     flags = ctypes.c_ulong(MS_RDONLY_CLEARED | MS_NOSUID_NODEV_NOEXEC)
-    if libc.mount(b"none", os.fsencode(point), None, flags, None) < 0:
+    for point in chosen.remount:
+        _check(libc.mount(b"none", os.fsencode(point), None, flags, None), f"cannot make {point} writable")
+    if chosen.emptied:
+        _empty(chosen.emptied)
+    for point in chosen.covers:
+        _check(libc.umount2(os.fsencode(point), MNT_DETACH), f"cannot uncover {point}")
+
+
+def _check(result: int, what: str) -> None:
+    if result < 0:
         number = ctypes.get_errno()
-        raise OSError(number, f"cannot make {point} writable: {os.strerror(number)}")
+        raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
 def _empty(group: str) -> None:
@@ -143,14 +156,14 @@ def _empty(group: str) -> None:
     raise OSError(16, f"processes kept starting in {group}")
 
 
-def main(command: Sequence[str]) -> int:
+def main(command: Sequence[str]) -> NoReturn:
     """Prepare, then replace this process by `command`.
 
     What cannot be prepared is said and left: the agent starts all the same, and shows the isolation it has.
     """
     if not command:
         sys.stderr.write("usage: python -m agents.container COMMAND [ARGUMENT…]\n")
-        return 2
+        sys.exit(2)
     environment = dict(os.environ)
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
@@ -161,9 +174,9 @@ def main(command: Sequence[str]) -> int:
             environment.setdefault(ROOT_VARIABLE, chosen.root)
         carry_out(chosen)
     except OSError as error:
-        sys.stderr.write(f"cgroups of this container cannot be used: {error}\n")
+        sys.stderr.write(f"this container is not fit for all isolation: {error}\n")
     os.execvpe(command[0], list(command), environment)  # noqa: S606  our own command line
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

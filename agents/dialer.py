@@ -4,7 +4,8 @@ Owns: the order of replicas, the back-off and what a refusal means.
 Must not know: what is said in a session.
 
 Any replica will do.  A session that ends is followed at once, with jitter, by the next replica in
-the list; only whole rounds without success make the pauses grow.
+the list; only whole rounds without success make the pauses grow.  A replica that sends the agent to its
+node's owner is obeyed with the next dial, and forgotten with the one after.
 """
 
 from __future__ import annotations
@@ -44,16 +45,33 @@ class Rotation:
         self._failures = 0
         self._refusals = 0
         self._ever_accepted = False
+        self._place_of: dict[str, int] = {}
+        """Which address a replica answered at."""
 
     @property
     def address(self) -> str:
         """The replica to dial now."""
         return self._replicas[self._at]
 
-    def accepted(self) -> None:
-        """A session stands."""
+    def accepted(self, replica: str) -> None:
+        """A session with `replica` stands."""
         self._ever_accepted = True
         self._refusals = 0
+        self._place_of[replica] = self._at
+
+    def sent_to(self, replica: str) -> float:
+        """The session ended because `replica` owns this node: it is next; returns the pause in seconds.
+
+        Where its address is not known yet, the next one that is not known to be another replica's.
+        """
+        pause_s = self.failed(fatal=False)
+        known = self._place_of.get(replica)
+        if known is None:
+            others = self._place_of.values()
+            rest = [(self._at + step) % len(self._replicas) for step in range(len(self._replicas))]
+            known = next((place for place in rest if place not in others), self._at)
+        self._at = known
+        return pause_s
 
     def confirmed(self) -> None:
         """The session carries heartbeats: the next loss begins with short pauses again."""
@@ -111,7 +129,7 @@ class Dialer:
         session: Session | None = None
         try:
             session = await dial(http, address, self._token, self._host, self._tracer)
-            self._rotation.accepted()
+            self._rotation.accepted(session.replica)
             self._session = session
             await session.run(heartbeat_s=heartbeat_s, confirm_timeout_s=confirm_timeout_s)
         except SessionRejected as error:
@@ -119,6 +137,10 @@ class Dialer:
         except SessionLost as error:
             if session is None:
                 self._tracer.emit("conn", peer=address, what="refused", why=error.message)
+            owner = str(error.details.get("owner", ""))
+            if owner:
+                log.info("moving to this node's owner", owner=owner, address=address)
+                return self._rotation.sent_to(owner)
             log.warning("session lost" if session else "replica not reached", address=address, why=error.message)
             return self._rotation.failed(fatal=False)
         finally:

@@ -29,6 +29,8 @@ class Identity(Struct, frozen=True):
     cluster_name: str
     cluster_id: str
     """The cluster that accepted this node first, or "" before that."""
+    installation: str = ""
+    """Random id of this directory: two directories never work as one node at a time."""
 
 
 class Home:
@@ -55,8 +57,10 @@ class Home:
             identity = _read(directory / IDENTITY_NAME)
             if identity is None:
                 identity = Identity(FORMAT, node, cluster_name, "")
-                _write(directory, identity)
             _check(identity, directory, node, cluster_name)
+            if not identity.installation:
+                identity = msgspec.structs.replace(identity, installation=os.urandom(8).hex())
+                _write(directory, identity)
         except BaseException:
             os.close(lock)
             raise
@@ -66,6 +70,11 @@ class Home:
     def cluster_id(self) -> str:
         """The cluster this node worked for last, or ""."""
         return self._identity.cluster_id
+
+    @property
+    def installation(self) -> str:
+        """Random id of this directory."""
+        return self._identity.installation
 
     def remember(self, cluster_id: str) -> None:
         """Belong to this cluster from now on; durable on return.

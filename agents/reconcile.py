@@ -12,6 +12,7 @@ The rules (DESIGN.md §8), each of which a test tries to break:
    started again under it, however often or late an assignment repeats it.
 4. *One attempt of an allocation at a time.*  A newer epoch waits until the older one has ended.
 5. *What runs here but is in no set is reported*, and left alone until the cluster has answered.
+6. *What the cluster is unsure of is told again*, as often as it asks: it had given this node up.
 """
 
 from __future__ import annotations
@@ -39,9 +40,11 @@ NEVER_STARTED = "never started"
 
 
 class StartWorkload(Struct, frozen=True):
-    """Hand the assignment to the sandboxer."""
+    """Hand the assignment to the sandboxer, with the generation and registration of the set it is from."""
 
     assignment: Assignment
+    generation: int = 0
+    registration: int = 0
 
 
 class StopWorkload(Struct, frozen=True):
@@ -67,6 +70,11 @@ class Report(Struct, frozen=True):
 Action = StartWorkload | StopWorkload | ForgetWorkload | Report
 
 
+def stops_of(wanted: Desired, live: tuple[Key, ...]) -> dict[Key, StopOrder]:
+    """What a set orders to stop: its stop records and nothing else; what is `live` here never matters (rule 2)."""
+    return {(order.allocation, order.epoch): order for order in wanted.stops}
+
+
 class Reconciler:
     """The node's side of level-triggered placement.
 
@@ -89,6 +97,7 @@ class Reconciler:
         self._kept: dict[Key, None] = {}
         self._newest: dict[str, int] = {}
         self._sequence = 0
+        self._registration = 0
         self._grace_s: dict[Key, int] = {}
 
     @property
@@ -117,11 +126,18 @@ class Reconciler:
             return ()
         self._seen = stamp
         self._assignments = {(item.allocation, item.epoch): item for item in wanted.assignments}
-        self._stops = {(item.allocation, item.epoch): item for item in wanted.stops}
+        self._stops = stops_of(wanted, self.live())
         for key, item in self._assignments.items():
             self._grace_s[key] = item.workload.grace_s
+        self._registration = wanted.registration
         self._prune(wanted.index)
-        return self.plan()
+        told = [Report(self._records[key]) for key in wanted.unsure if self._tells(key)]
+        return (*told, *self.plan())
+
+    def _tells(self, key: Key) -> bool:
+        """Whether there is anything to say of an attempt; what is starting will be told of by itself."""
+        record = self._records.get(key)
+        return record is not None and record.state != STARTING
 
     def adopted(self, records: Iterable[AllocationStatus], sequence: int) -> tuple[Action, ...]:
         """Take the sandboxer's whole list, at the start of each connection to it.
@@ -219,7 +235,7 @@ class Reconciler:
         for key, item in self._assignments.items():
             if key[0] not in busy and self._may_start(key):
                 self._starting[key] = busy[key[0]] = None
-                starts.append(StartWorkload(item))
+                starts.append(StartWorkload(item, self._seen[0], self._registration))
         return (*stops, *starts)
 
     def _must_stop(self, key: Key) -> bool:

@@ -28,6 +28,7 @@ from agents.reconcile import (
 )
 from agents.reporter import Reporter
 from agents.sandbox_client import SandboxClient, SandboxerRefused, WorkloadRecord
+from agents.sandboxer import terms
 from agents.usage import UsageBook
 from scheduler.commands import AllocationStatus
 from scheduler.model import Exit
@@ -79,6 +80,7 @@ class Runner:
         self._tasks: asyncio.TaskGroup | None = None
         self._turns = asyncio.Semaphore(STARTS_AT_ONCE)
         self._retry: asyncio.TimerHandle | None = None
+        self._waits_for_lease = False
         self.starts_allowed = True
 
     async def adopt(self) -> None:
@@ -125,18 +127,35 @@ class Runner:
     async def _carry_out(self, action: Action) -> None:
         match action:
             case StartWorkload():
-                await self._start(action.assignment)
+                await self._start(action)
             case StopWorkload():
                 await self._stop(action.allocation, action.epoch)
             case ForgetWorkload():
                 await self._forget(action.allocation, action.epoch)
 
-    async def _start(self, assignment: Assignment) -> None:
+    def renew(self, deadline_ns: int, registration: int) -> None:
+        """Hand a confirmed lease to the sandboxer; does not wait.  What waited for one is ordered again."""
+        if self._tasks is not None:
+            self._tasks.create_task(self._renew(deadline_ns, registration))
+
+    async def _renew(self, deadline_ns: int, registration: int) -> None:
+        try:
+            await self._client.renew(deadline_ns, registration)
+        except SandboxerRefused as error:
+            log.error("lease refused by the sandboxer", code=error.reason, why=error.message)
+        if self._retry is not None and self._waits_for_lease:
+            self._retry.cancel()
+            self._plan_again()
+
+    async def _start(self, order: StartWorkload) -> None:
+        assignment = order.assignment
         async with self._turns:
             if not self.starts_allowed:
                 return
             try:
-                record = await self._client.start(assignment)
+                record = await self._client.start(
+                    assignment, generation=order.generation, registration=order.registration
+                )
             except SandboxerRefused as error:
                 self._start_refused(assignment, error)
                 return
@@ -144,6 +163,7 @@ class Runner:
 
     def _start_refused(self, assignment: Assignment, error: SandboxerRefused) -> None:
         retry = error.retry_may_help
+        self._waits_for_lease = self._waits_for_lease or error.reason == terms.NO_LEASE
         log.warning(
             "start refused", allocation=assignment.allocation, epoch=assignment.epoch, code=error.reason,
             why=error.message, retry=retry,
@@ -155,6 +175,7 @@ class Runner:
 
     def _plan_again(self) -> None:
         self._retry = None
+        self._waits_for_lease = False
         self.take(self._reconciler.plan())
 
     async def _stop(self, allocation: str, epoch: int) -> None:

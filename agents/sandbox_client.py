@@ -11,10 +11,7 @@ event stream end with `SandboxerGone`; connect again.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-import subprocess
-import sys
 from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,12 +20,25 @@ from typing import Any, Protocol, Self
 import msgspec
 from msgspec import Struct
 
+from agents.sandbox_launch import CONNECT_TIMEOUT_S, SandboxerOptions, SandboxerUnavailable, open_socket
 from agents.sandboxer import protocol
 from raft.errors import SkerryError
 from scheduler.model import Exit
 from scheduler.session import Assignment
 
-CONNECT_TIMEOUT_S = 15.0
+__all__ = [
+    "SandboxClient",
+    "SandboxerGone",
+    "SandboxerHello",
+    "SandboxerOptions",
+    "SandboxerRefused",
+    "SandboxerUnavailable",
+    "Usage",
+    "WorkloadEvent",
+    "WorkloadRecord",
+    "spec_of",
+]
+
 REQUEST_TIMEOUT_S = 30.0
 EVENTS_MAX = 65_536
 """Events held for a reader that does not read; beyond it the connection is given up."""
@@ -42,15 +52,8 @@ class SandboxerGone(SkerryError):
     outcome = "unknown"
 
 
-class SandboxerUnavailable(SkerryError):
-    """No sandboxer answers in this directory, and none could be started."""
-
-    code = "sandboxer-unavailable"
-    retryable = True
-
-
 class SandboxerRefused(SkerryError):
-    """The sandboxer refused a request; `reason` is one of the codes of `agents.sandboxer.protocol`."""
+    """The sandboxer refused a request; `reason` is one of the codes of `agents.sandboxer.terms`."""
 
     code = "sandboxer-refused"
 
@@ -58,21 +61,6 @@ class SandboxerRefused(SkerryError):
         super().__init__(message, hint=hint, reason=reason, retryable=retryable)
         self.reason = reason
         self.retry_may_help = retryable
-
-
-class SandboxerOptions(Struct, frozen=True, kw_only=True):
-    """What a sandboxer is started with."""
-
-    node: str
-    cluster: str
-    cgroup_root: str | None = None
-    """Parent of the node's tree inside each hierarchy, such as ``/my.slice``; None = the hierarchy's root."""
-    cgroups: str = "auto"
-    """auto | v1 | hybrid | v2 | none."""
-    trace_dir: str | None = None
-    output_bytes_max: int = 8 << 20
-    """Bytes on disk an output stream may take before its oldest part is punched out."""
-    revision: str = ""
 
 
 class SandboxerHello(Struct, frozen=True):
@@ -85,7 +73,7 @@ class SandboxerHello(Struct, frozen=True):
     node: str
     cluster: str
     isolation: str
-    """``cgroup-hybrid + pid,mount namespaces`` … or ``degraded``."""
+    """``cgroup-hybrid + pid,mount,uts,ipc namespaces + seccomp + network bridge`` … or ``degraded``."""
     isolation_why: str
     sequence: int
 
@@ -137,21 +125,25 @@ class TraceClocks(Protocol):
         ...
 
 
-def spec_of(assignment: Assignment) -> dict[str, Any]:
-    """The `protocol.SPEC_FIELDS` of an assignment."""
+def spec_of(assignment: Assignment, generation: int = 0) -> dict[str, Any]:
+    """The `protocol.SPEC_FIELDS` of an assignment; its environment carries the fencing token."""
     workload = assignment.workload
+    token = f"{generation}:{assignment.epoch}"
+    hosts = [port for _, port in workload.ports]
     return {
         "allocation": assignment.allocation,
         "epoch": assignment.epoch,
         "attempt": assignment.attempt,
         "job": f"{workload.namespace}/{workload.job}",
         "command": list(workload.command),
-        "env": dict(workload.env),
+        "env": {**workload.env, "SKERRY_FENCING_TOKEN": token},
         "cpu_millicores": workload.limits.cpu_millicores,
         "memory_bytes": workload.limits.memory_bytes,
         "pids": workload.limits.pids,
         "grace_ms": workload.grace_s * 1000,
         "on_disconnect": workload.on_disconnect,
+        "network": workload.network,
+        "ports": [list(pair) for pair in zip(hosts, workload.container_ports or hosts, strict=True)],
     }
 
 
@@ -187,7 +179,7 @@ class SandboxClient:
         """
         deadline = asyncio.get_running_loop().time() + CONNECT_TIMEOUT_S
         while True:
-            client = cls(await _open(directory, options if start_if_absent else None), clocks)
+            client = cls(await open_socket(directory, options if start_if_absent else None), clocks)
             try:
                 answer = await client._request("hello", protocol=protocol.PROTOCOL_VERSION)
                 client.hello = msgspec.convert(answer, SandboxerHello)
@@ -206,17 +198,25 @@ class SandboxClient:
         """Random id of the sandboxer process; kept while agents come and go."""
         return self.hello.incarnation
 
-    async def start(self, assignment: Assignment) -> WorkloadRecord:
+    async def start(self, assignment: Assignment, *, generation: int = 0, registration: int = 0) -> WorkloadRecord:
         """Start an attempt; idempotent per (allocation, epoch).
+
+        `generation` of the cluster and the epoch are the fencing token that the workload gets in
+        its environment; `registration` names the lease under which a `stop` workload starts.
 
         Returns once the program runs, or with an exited record of reason ``start-failed``.
 
         Raises:
             SandboxerRefused: reason stale-epoch (fenced), epoch-busy (an older attempt still runs; retry),
+                no-lease (retry once it is renewed),
                 journal-failed (retry), spec-changed, shutting-down, bad-request.
         """
-        answer = await self._request("start", spec=spec_of(assignment))
+        answer = await self._request("start", spec=spec_of(assignment, generation), registration=registration)
         return msgspec.convert(answer["record"], WorkloadRecord)
+
+    async def renew(self, deadline_ns: int, registration: int) -> None:
+        """The node's lease lasts until `deadline_ns` on CLOCK_BOOTTIME; neither ever goes back."""
+        await self._request("renew", deadline_ns=deadline_ns, registration=registration)
 
     async def stop(self, allocation: str, epoch: int, grace_s: float | None) -> WorkloadRecord | None:
         """Fence `allocation` up to `epoch` and stop what runs of it: SIGTERM, after the grace SIGKILL.
@@ -344,83 +344,3 @@ class SandboxClient:
             if not future.done():
                 future.set_exception(SandboxerGone(why))
         self._events.put_nowait(None)
-
-
-async def _open(directory: Path, options: SandboxerOptions | None) -> socket.socket:
-    """A connected socket; starts a sandboxer when none answers and `options` are given."""
-    try:
-        return _dial(directory)
-    except OSError as error:
-        reason = str(error)
-    if options is None:
-        raise SandboxerUnavailable(f"no sandboxer answers in {directory}: {reason}", hint="start an agent there")
-    failed = await asyncio.to_thread(launch, directory, options)
-    try:  # also after a failure: another one may have been started at the same moment
-        return _dial(directory)
-    except OSError as error:
-        raise SandboxerUnavailable(
-            f"the sandboxer of {directory} did not start: {failed or error}",
-            hint=f"see {directory / protocol.LOG_NAME}",
-        ) from error
-
-
-def _dial(directory: Path) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    try:
-        fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            sock.connect(protocol.reachable_path(str(directory), fd))
-        finally:
-            os.close(fd)
-        sock.setblocking(False)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def launch(directory: Path, options: SandboxerOptions) -> str:
-    """Start a sandboxer in `directory`, in a session of its own, with next to no environment.
-
-    Blocks until it listens.  It is nobody's child, and imports the standard library alone
-    (``-S`` leaves site-packages out).
-
-    Returns:
-        "", or why it did not start.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    root = Path(__file__).resolve().parent.parent
-    command = [sys.executable, "-S", "-s", "-m", "agents.sandboxer", "--detach", "--dir", str(directory.resolve())]
-    command += ["--node", options.node, "--cluster", options.cluster, "--cgroups", options.cgroups]
-    command += ["--output-bytes-max", str(options.output_bytes_max)]
-    if options.cgroup_root:
-        command += ["--cgroup-root", options.cgroup_root]
-    if options.trace_dir:
-        command += ["--trace-dir", str(Path(options.trace_dir).resolve())]
-    if options.revision:
-        command += ["--revision", options.revision]
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(root), "LANG": "C.UTF-8"}
-    with (directory / protocol.LOG_NAME).open("ab") as log:
-        try:
-            done = subprocess.run(  # noqa: S603 - our own module
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                cwd="/",
-                start_new_session=True,
-                timeout=CONNECT_TIMEOUT_S,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return str(error)
-    return "" if done.returncode == 0 else f"exit status {done.returncode}; its log ends with: {_log_tail(directory)}"
-
-
-def _log_tail(directory: Path) -> str:
-    try:
-        lines = (directory / protocol.LOG_NAME).read_text(errors="replace").strip().splitlines()
-    except OSError as error:
-        return f"(unreadable: {error})"
-    return " / ".join(lines[-3:]) or "(empty)"

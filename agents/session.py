@@ -18,9 +18,11 @@ import aiohttp
 import msgspec
 import structlog
 
+from agents import lease
 from agents.errors import BadFrame, SessionLost, SessionRejected, sole
 from scheduler.session import (
     FRAME_BYTES_MAX,
+    OWNER_IS,
     SESSION_PATH,
     AgentHello,
     Desired,
@@ -87,8 +89,8 @@ class Host(Protocol):
         """The next renewal, numbered."""
         ...
 
-    def confirmed(self) -> None:
-        """A heartbeat of this session was confirmed."""
+    def confirmed(self, message: HeartbeatConfirmed, sent_ns: int) -> None:
+        """A renewal of this session that was sent at `sent_ns` (CLOCK_BOOTTIME) was confirmed."""
         ...
 
     def desired(self, wanted: Desired) -> None:
@@ -121,11 +123,18 @@ class Session:
         self._host = host
         self._tracer = tracer
         self._outbox: asyncio.Queue[SessionMessage] = asyncio.Queue(OUTBOX_FRAMES_MAX)
-        self._sent_at: dict[int, float] = {}
-        self._confirmed_at = 0.0
+        self._sent_ns: dict[int, int] = {}
+        self._confirmed_ns = 0
+        self.lease_ms = 0
+        """How long a renewal will last, as the replica says; 0 = it does not."""
         self._beats = 0
         self._logs_open = 0
         self._replica = ""
+
+    @property
+    def replica(self) -> str:
+        """Id of the replica that accepted this session; "" before."""
+        return self._replica
 
     async def greet(self) -> None:
         """Say hello and wait for the answer.
@@ -142,12 +151,19 @@ class Session:
             raise BadFrame(f"{self._peer} answered the hello with {type(answer).__name__}")
         self._host.accepted(answer)
         self._replica = answer.replica
+        self.lease_ms = answer.lease_ms
         self._tracer.emit("conn", peer=answer.replica, what="opened", why="session")
         log.info("session opened", replica=answer.replica, address=self._peer, leader=answer.leader)
 
     async def run(self, *, heartbeat_s: float, confirm_timeout_s: float) -> None:
-        """Serve until the session ends; always raises, `SessionLost` when the link or replica failed."""
-        self._confirmed_at = asyncio.get_running_loop().time()
+        """Serve until the session ends; always raises, `SessionLost` when the link or replica failed.
+
+        Args:
+            heartbeat_s: between renewals, at most; an eighth of the lease if that is shorter.
+            confirm_timeout_s: patience without a confirmation; 0 = a third of the lease.
+        """
+        heartbeat_s, confirm_timeout_s = lease.pace(self.lease_ms, heartbeat_s, confirm_timeout_s)
+        self._confirmed_ns = lease.now_ns()
         why = "this agent ends it"
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -182,7 +198,8 @@ class Session:
                 case LogsRequest():
                     self._answer_logs(message, tasks)
                 case Goodbye():
-                    raise SessionLost(f"{self._replica} says goodbye: {message.why}")
+                    owner = message.why.removeprefix(OWNER_IS) if message.why.startswith(OWNER_IS) else ""
+                    raise SessionLost(f"{self._replica} says goodbye: {message.why}", owner=owner)
                 case _:
                     raise BadFrame(f"{self._replica} sent {type(message).__name__} in a session")
 
@@ -191,14 +208,13 @@ class Session:
             await self._send(await self._outbox.get())
 
     async def _beat(self, heartbeat_s: float, confirm_timeout_s: float) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            silent_s = loop.time() - self._confirmed_at
+            silent_s = (lease.now_ns() - self._confirmed_ns) / 1e9
             if silent_s > confirm_timeout_s:
                 raise SessionLost(f"{self._replica} confirmed no heartbeat for {silent_s:.1f} s")
             if not self._outbox.full():
                 beat = self._host.next_heartbeat()
-                self._sent_at[beat.number] = loop.time()
+                self._sent_ns[beat.number] = lease.now_ns()
                 self._outbox.put_nowait(beat)
             await asyncio.sleep(heartbeat_s)
 
@@ -217,12 +233,12 @@ class Session:
                 continue
 
     def _confirm(self, message: HeartbeatConfirmed) -> None:
-        sent_at = self._sent_at.get(message.number)
-        if sent_at is None:
+        sent_ns = self._sent_ns.get(message.number)
+        if sent_ns is None:
             return
-        self._confirmed_at = max(self._confirmed_at, sent_at)
-        self._sent_at = {number: at for number, at in self._sent_at.items() if number > message.number}
-        self._host.confirmed()
+        self._confirmed_ns = max(self._confirmed_ns, sent_ns)
+        self._sent_ns = {number: at for number, at in self._sent_ns.items() if number > message.number}
+        self._host.confirmed(message, sent_ns)
 
     def _answer_logs(self, request: LogsRequest, tasks: asyncio.TaskGroup) -> None:
         if self._logs_open >= LOGS_ANSWERED_MAX:

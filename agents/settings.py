@@ -11,6 +11,10 @@ from pathlib import Path
 from msgspec import Struct
 
 from cluster.config import Loaded
+from cluster.errors import ConfigError
+from scheduler.model import Taint
+from scheduler.taints import check_labels, parse_taint
+from scheduler.units import UnitError
 
 
 class AgentSettings(Struct, frozen=True, kw_only=True):
@@ -26,11 +30,15 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
     cpu_millicores: int = 0
     memory_bytes: int = 0
     pids: int = 0
+    labels: dict[str, str] = {}
+    taints: tuple[Taint, ...] = ()
     cgroup_root: str = ""
     cgroups: str = "auto"
+    bridge_subnet: str = ""
     stop_workloads_on_exit: bool = False
     heartbeat_s: float = 1.0
-    confirm_timeout_s: float = 3.0
+    confirm_timeout_s: float = 0.0
+    """0 = a third of the lease."""
     usage_s: float = 1.0
     trace_directory: Path | None = None
     trace_roll_bytes: int = 64 << 20
@@ -42,6 +50,13 @@ def settings_from(loaded: Loaded) -> AgentSettings:
     loaded.require("agent.id", "agent.dir", "agent.replicas", "security.link_token")
     config = loaded.config
     agent, trace = config.agent, config.trace
+    try:
+        key = "agent.labels"
+        check_labels(agent.labels)
+        key = "agent.taints"
+        taints = tuple(parse_taint(text) for text in agent.taints)
+    except UnitError as error:
+        raise ConfigError(f"{key}: {error}", hint=error.hint, key=key, origin=loaded.origin(key)) from None
     return AgentSettings(
         node=agent.id,
         directory=Path(agent.dir).absolute(),
@@ -52,8 +67,11 @@ def settings_from(loaded: Loaded) -> AgentSettings:
         cpu_millicores=agent.cpu_millicores,
         memory_bytes=agent.memory_bytes,
         pids=agent.pids,
+        labels=dict(sorted(agent.labels.items())),
+        taints=taints,
         cgroup_root=agent.sandbox_root,
         cgroups=agent.cgroups,
+        bridge_subnet=agent.bridge_subnet,
         stop_workloads_on_exit=agent.stop_workloads_on_exit,
         heartbeat_s=agent.heartbeat_ms / 1000,
         confirm_timeout_s=agent.confirm_timeout_ms / 1000,

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from random import Random
 
 from chaos.platter import Content, Fault, Operation, Platter, PowerLost, added, place, removed, renamed
+from raft.disk import free_name
 from raft.errors import StoreLocked
 
 __all__ = ["ForgettingDisk", "ForgettingFile", "PowerLost"]
@@ -71,7 +72,7 @@ class ForgettingDisk:
         """All file names, sorted."""
         with self._platter.mutex:
             self._alive()
-            return sorted(self._platter.names)
+            return sorted(name for name in self._platter.names if "/" not in name)
 
     def rename(self, old: str, new: str) -> None:
         """Atomically replace `new` by `old`; durable after `sync_directory`."""
@@ -81,6 +82,16 @@ class ForgettingDisk:
             if content is None:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), old)
             self._platter.change_names(renamed(old, new, content))
+
+    def set_aside(self, name: str, folder: str) -> None:
+        """Move a file into the sub-directory `folder`; durable after `sync_directory`."""
+        with self._platter.mutex:
+            self._operate("rename")
+            content = self._platter.names.get(name)
+            if content is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+            taken = [each.removeprefix(f"{folder}/") for each in self._platter.names if each.startswith(f"{folder}/")]
+            self._platter.change_names(renamed(name, f"{folder}/{free_name(name, taken)}", content))
 
     def remove(self, name: str) -> None:
         """Remove a file; durable after `sync_directory`."""

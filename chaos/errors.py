@@ -20,6 +20,12 @@ class ScenarioInvalid(ChaosError):
     code = "scenario-invalid"
 
 
+class BreakUnknown(ChaosError):
+    """There is no deliberate bug of that name, or none of that kind of process."""
+
+    code = "break-unknown"
+
+
 class TraceUnreadable(ChaosError):
     """A trace file is damaged before its last line; the message names file and line."""
 

@@ -45,6 +45,7 @@ WRONG_NODE = "wrong-node"
 UNKNOWN_NODE = "unknown-node"
 DUPLICATE_STORE = "duplicate-store"
 DUPLICATE_NODE = "duplicate-node"
+RETIRED_STORE = "retired-store"
 BAD_HELLO = "bad-hello"
 TOO_MANY_LINKS = "too-many-links"
 
@@ -140,7 +141,10 @@ class Frame(Struct, frozen=True, array_like=True):
 
 
 class Identity(Struct, frozen=True):
-    """Who this process is at this moment, as hellos are judged against it."""
+    """Who this process is at this moment, as hellos are judged against it.
+
+    `retired` are the stores that the committed configuration has replaced: they may not speak any more.
+    """
 
     node: str
     store_id: str
@@ -148,6 +152,15 @@ class Identity(Struct, frozen=True):
     cluster_name: str
     cluster_id: str
     generation: int
+    retired: tuple[str, ...] = ()
+
+
+class LiveLink(Struct, frozen=True):
+    """A link that carried something just now: whose it is, of which process, on which store."""
+
+    node: str
+    incarnation: str
+    store_id: str
 
 
 class Refusal(Struct, frozen=True):
@@ -219,14 +232,14 @@ def decode_welcome(data: bytes) -> Welcome:
         raise ProtocolViolation(f"the welcome is malformed: {error}") from None
 
 
-def judge(hello: Hello, me: Identity, peers: frozenset[str], live: tuple[tuple[str, str], ...]) -> Refusal | None:
+def judge(hello: Hello, me: Identity, peers: frozenset[str], live: tuple[LiveLink, ...]) -> Refusal | None:
     """Whether to let a dialer in whose token is right; None = yes.
 
     Args:
         hello: what it says.
         me: who answers.
         peers: ids that may dial.
-        live: (incarnation, store id) of links of the same node id that carried something just now.
+        live: links that carried something just now.
     """
     if hello.protocol != PROTOCOL_VERSION:
         return Refusal(
@@ -251,25 +264,36 @@ def judge(hello: Hello, me: Identity, peers: frozenset[str], live: tuple[tuple[s
             f"{hello.node} wants {hello.to}, but this address is {me.node}",
             f"correct the address of {hello.to} in replica.peers of {hello.node}",
         )
-    return _judge_name(hello, me, peers, live)
+    return _judge_name(hello, me, peers) or _judge_store(hello, me, live)
 
 
-def _judge_name(hello: Hello, me: Identity, peers: frozenset[str], live: tuple[tuple[str, str], ...]) -> Refusal | None:
+def _judge_name(hello: Hello, me: Identity, peers: frozenset[str]) -> Refusal | None:
     if hello.node == me.node:
         return Refusal(
             DUPLICATE_NODE, f"another process calls itself {me.node}", "give each replica its own replica.id"
         )
     if hello.node not in peers:
         return Refusal(UNKNOWN_NODE, f"{me.node} knows no replica {hello.node}", "add it to replica.peers everywhere")
-    for incarnation, store_id in live:
-        if incarnation == hello.incarnation:
-            continue
-        if store_id == hello.store_id:
-            return Refusal(
-                DUPLICATE_STORE,
-                f"store {store_id[:8]}… of {hello.node} is in use by another live process",
-                "stop the other process; never start a copy of a data directory",
-            )
+    return None
+
+
+def _judge_store(hello: Hello, me: Identity, live: tuple[LiveLink, ...]) -> Refusal | None:
+    """A store speaks through one live process, and never again after it was replaced."""
+    store = hello.store_id
+    if store in me.retired:
+        return Refusal(
+            RETIRED_STORE,
+            f"store {store[:8]}… of {hello.node} was replaced by another one and has no voice any more",
+            "stop this process; start the replica with the directory that took its place, or with an empty one",
+        )
+    others = [link for link in live if link.incarnation != hello.incarnation]
+    if store == me.store_id or store in [link.store_id for link in others]:
+        return Refusal(
+            DUPLICATE_STORE,
+            f"store {store[:8]}… of {hello.node} is in use by another live process",
+            "stop the other process; never start a copy of a data directory",
+        )
+    if hello.node in [link.node for link in others]:
         return Refusal(
             DUPLICATE_NODE,
             f"another live process calls itself {hello.node}",

@@ -19,10 +19,12 @@ from cluster.framing import (
     HELLO_HEADER,
     PROTOCOL_VERSION,
     REFUSED_HEADER,
+    RETIRED_STORE,
     TOO_MANY_LINKS,
     Hello,
     Identity,
     Item,
+    LiveLink,
     Refusal,
     Welcome,
     decode_frame,
@@ -123,23 +125,31 @@ class Gate:
         if not ws.can_prepare(request).ok:
             refusal = Refusal(BAD_HELLO, "not a WebSocket upgrade", "only replicas of Skerry dial this path")
             return self._refuse(hello.node, refusal, request)
-        await ws.prepare(request)
+        try:
+            await ws.prepare(request)
+        except ConnectionError:  # the dialer gave this attempt up meanwhile
+            return web.Response(status=400)
         link = Inbound(hello, request, ws, self._clock.now_ns())
         self._enter(link)
         try:
             await self._welcome(ws)
             await self._receive(link)
+        except ConnectionError as error:
+            self._log.info("link ended early", peer=link.peer, why=type(error).__name__)
         finally:
             self._leave(link)
         return ws
 
     def sweep(self) -> None:
-        """Cut links that carried nothing for long; call about once a second."""
-        now_ns = self._clock.now_ns()
+        """Cut links that carried nothing for long, and those of replaced stores; call about once a second."""
+        now_ns, retired = self._clock.now_ns(), self._identity().retired
         for links in list(self._links.values()):
             for link in tuple(links):
                 if now_ns - link.heard_ns > SILENT_NS:
                     self._log.info("cutting a silent link", peer=link.peer)
+                    link.cut()
+                elif link.store_id in retired:
+                    self._log.error("cutting the link of a replaced store", peer=link.peer, code=RETIRED_STORE)
                     link.cut()
 
     def close(self) -> None:
@@ -157,7 +167,12 @@ class Gate:
         if self._closing or len(links) >= LINKS_PER_PEER_MAX:
             return Refusal(TOO_MANY_LINKS, f"{hello.node} has {len(links)} links open", "retry")
         now_ns = self._clock.now_ns()
-        live = tuple((link.incarnation, link.store_id) for link in links if now_ns - link.heard_ns < LIVE_NS)
+        live = tuple(
+            LiveLink(link.peer, link.incarnation, link.store_id)
+            for each in self._links.values()
+            for link in each
+            if now_ns - link.heard_ns < LIVE_NS
+        )
         return judge(hello, self._identity(), self._peers, live)
 
     def _refuse(self, node: str, refusal: Refusal, request: web.Request) -> web.Response:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 
 from cluster.framing import Answer, Failure, Ping, Pong, Request
-from raft.messages import Append, Message
+from raft.messages import Append, Message, SnapshotChunk
 
 CONSENSUS_MESSAGES_MAX = 1024
 CONSENSUS_BYTES_MAX = 32 << 20
@@ -24,10 +24,10 @@ Call = Request | Answer | Failure
 
 
 def message_bytes(message: Message) -> int:
-    """Payload of a message, near enough for a bound: the entries' data."""
+    """Payload of a message, near enough for a bound: the entries' data, or a snapshot's."""
     if isinstance(message, Append) and message.entries:
         return sum([len(entry.data) for entry in message.entries])
-    return 0
+    return len(message.data) if isinstance(message, SnapshotChunk) else 0
 
 
 def call_bytes(call: Call) -> int:

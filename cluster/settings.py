@@ -25,10 +25,13 @@ ID_PATTERN = r"^([a-z][a-z0-9-]{0,30})?$"
 CLUSTER_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$"
 _PORT = r"([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 ADDRESS_PATTERN = rf"^((\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*):{_PORT})?$"
+SUBNET_PATTERN = r"^([0-9]{1,3}(\.[0-9]{1,3}){3}/([89]|1[0-9]|2[0-8]))?$"
 
 Id = Annotated[str, Meta(pattern=ID_PATTERN, extra={"form": "a letter, then up to 30 of a-z, 0-9 and -"})]
 Address = Annotated[str, Meta(pattern=ADDRESS_PATTERN, extra={"form": "host:port, such as 127.0.0.1:7101"})]
 Token = Annotated[str, Meta(pattern=TOKEN_PATTERN, extra={"form": "8 to 512 printable characters without spaces"})]
+
+Subnet = Annotated[str, Meta(pattern=SUBNET_PATTERN, extra={"form": "an IPv4 network, /8 to /28"})]
 
 
 class _Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -76,18 +79,28 @@ class AgentSection(_Section, frozen=True):
     cpu: Annotated[str, Meta(description="CPU offered, such as 4 or 3500m; empty = the machine's")] = ""
     memory: Annotated[str, Meta(description="memory offered, such as 8Gi; empty = the machine's")] = ""
     pids: Annotated[int, Meta(ge=0, le=4_194_304, description="processes offered; 0 = the machine's")] = 0
+    labels: Annotated[
+        dict[str, str], Meta(description="labels of this node, which nodeSelector asks for", max_length=64)
+    ] = field(default_factory=dict)
+    taints: Annotated[
+        tuple[str, ...], Meta(description="taints of this node, each key=value:Effect", max_length=64)
+    ] = ()
     sandbox_root: Annotated[str, Meta(description="cgroup to work under; empty = found by itself")] = ""
     cgroups: Annotated[
         Literal["auto", "v1", "hybrid", "v2", "none"], Meta(description="how limits are enforced on this machine")
     ] = "auto"
+    bridge_subnet: Annotated[
+        Subnet, Meta(description="addresses of workloads with a bridge network; empty = a free /22 of 10.192.0.0/10")
+    ] = ""
     stop_workloads_on_exit: Annotated[
         bool, Meta(description="stop all workloads and the sandboxer when the agent ends in order")
     ] = False
     heartbeat_ms: Annotated[int, Meta(ge=50, le=60_000, description="between renewals of the session")] = 1000
     usage_ms: Annotated[int, Meta(ge=50, le=60_000, description="between readings of what workloads use")] = 1000
     confirm_timeout_ms: Annotated[
-        int, Meta(ge=100, le=600_000, description="without a confirmed heartbeat this long, dial another replica")
-    ] = 3000
+        int,
+        Meta(ge=0, le=600_000, description="without a confirmation this long, dial another; 0 = a third of a lease"),
+    ] = 0
 
     @property
     def cpu_millicores(self) -> int:
@@ -116,7 +129,34 @@ class RaftSection(_Section, frozen=True):
     ] = 64 << 20
     log_entries_max: Annotated[int, Meta(ge=64, le=1 << 32, description="past this, log-full")] = 4_000_000
     log_bytes_max: Annotated[int, Meta(ge=1 << 20, le=1 << 40, description="past this, log-full")] = 4 << 30
+    snapshot_log_bytes: Annotated[
+        int, Meta(ge=1 << 12, le=1 << 40, description="take a snapshot once so much log was applied since the last")
+    ] = 64 << 20
+    snapshot_entries: Annotated[
+        int, Meta(ge=16, le=1 << 32, description="take a snapshot once so many entries were applied since the last")
+    ] = 50_000
+    snapshot_chunk_bytes: Annotated[
+        int, Meta(ge=1 << 10, le=1 << 20, description="largest piece of a snapshot sent at once")
+    ] = 256 << 10
+    keep_tail_entries: Annotated[
+        int, Meta(ge=0, le=1 << 32, description="entries kept before a snapshot, for replicas a little behind")
+    ] = 10_000
     segment_bytes: Annotated[int, Meta(ge=1 << 16, le=1 << 30, description="size of one log segment file")] = 64 << 20
+
+
+class LeaseSection(_Section, frozen=True):
+    """Leases of nodes; the same on all replicas.  Agents learn the duration from the leader."""
+
+    duration_ms: Annotated[
+        int, Meta(ge=300, le=600_000, description="how long a renewal lasts; past it a node ends its `stop` workloads")
+    ] = 10_000
+    reconnect_allowance_ms: Annotated[
+        int, Meta(ge=0, le=600_000, description="a new leader waits at least this long for a node; 0 = 1.5 leases")
+    ] = 0
+    drift_ppm: Annotated[
+        int, Meta(ge=0, le=100_000, description="how much two clocks' rates may differ, in millionths")
+    ] = 1_000
+    delta_ms: Annotated[int, Meta(ge=0, le=60_000, description="how late a node may be in ending a workload")] = 500
 
 
 class SecuritySection(_Section, frozen=True):
@@ -170,6 +210,7 @@ class Config(_Section, frozen=True):
     replica: ReplicaSection = field(default_factory=ReplicaSection)
     agent: AgentSection = field(default_factory=AgentSection)
     raft: RaftSection = field(default_factory=RaftSection)
+    lease: LeaseSection = field(default_factory=LeaseSection)
     security: SecuritySection = field(default_factory=SecuritySection)
     trace: TraceSection = field(default_factory=TraceSection)
     http: HttpSection = field(default_factory=HttpSection)

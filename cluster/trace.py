@@ -25,6 +25,9 @@ ROLL_BYTES_DEFAULT = 64 << 20
 BUFFER_EVENTS_MAX = 65_536
 """Events waiting for the writer; more are dropped and counted in a note."""
 
+PROCESS_META: dict[str, Any] = {}
+"""Fields that every trace of this process opens with; filled before anything starts (deliberate bugs in force)."""
+
 _LOGICAL_BITS = 16
 _INCARNATION_BYTES = 4
 
@@ -84,7 +87,7 @@ class Tracer:
         self._buffer: deque[Record] = deque()
         self._writer: TraceWriter | None = None
         if directory is not None:
-            self._meta = dict(meta or {})
+            self._meta = {**(meta or {}), **PROCESS_META}
             self._writer = TraceWriter(
                 directory, node, incarnation, roll_bytes=roll_bytes, take=self._take, first_line=self._meta_record
             )

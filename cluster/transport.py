@@ -31,7 +31,8 @@ REQUESTS_MAX_DEFAULT = 256
 class LinkIdentity(Struct, frozen=True):
     """Who this replica is to its peers.
 
-    `cluster_id` is asked anew for every hello: "" until the cluster is formed.
+    `cluster_id` is asked anew for every hello: "" until the cluster is formed.  So is `retired`: the stores that
+    were replaced, whose hellos are refused.
     """
 
     node: str
@@ -39,6 +40,7 @@ class LinkIdentity(Struct, frozen=True):
     cluster_name: str
     cluster_id: Callable[[], str]
     generation: int = 0
+    retired: Callable[[], tuple[str, ...]] = tuple
 
 
 class PeerStatus(Struct, frozen=True):
@@ -71,7 +73,8 @@ class Links:
         tracer: send, recv, drop and conn events go there.
         clock: deadlines.
         dice: jitter.
-        deliver: takes each consensus message with its sender; must not block.
+        deliver: takes each consensus message, after its sender and before the store that the sender's hello named;
+            must not block.
         serve: carries out a peer's request (sender, method, body); a SkerryError it raises reaches the asker
             as PeerError with the same code, hint, retryable and outcome.
         requests_max: peers' requests in progress at once.
@@ -86,7 +89,7 @@ class Links:
         tracer: Tracer,
         clock: Clock,
         dice: Dice,
-        deliver: Callable[[str, Message], None],
+        deliver: Callable[[str, Message, str], None],
         serve: Callable[[str, str, bytes], Awaitable[bytes]],
         requests_max: int = REQUESTS_MAX_DEFAULT,
     ) -> None:
@@ -191,7 +194,7 @@ class Links:
         if isinstance(item, Consensus):
             if item.counter:
                 link.trace.received(item.message, f"{peer}/{inbound.incarnation}/{item.counter}", size_bytes)
-            self._deliver(peer, item.message)
+            self._deliver(peer, item.message, inbound.store_id)
         elif isinstance(item, Ping):
             link.send_pong(Pong(item.link, item.number))
         elif isinstance(item, Pong):
@@ -211,7 +214,15 @@ class Links:
 
     def _who(self) -> Identity:
         me = self._identity
-        return Identity(me.node, me.store_id, self._tracer.incarnation, me.cluster_name, me.cluster_id(), me.generation)
+        return Identity(
+            node=me.node,
+            store_id=me.store_id,
+            incarnation=self._tracer.incarnation,
+            cluster_name=me.cluster_name,
+            cluster_id=me.cluster_id(),
+            generation=me.generation,
+            retired=me.retired(),
+        )
 
     def _peer_status(self, peer: str) -> PeerStatus:
         link, now_ns = self._links.get(peer), self._clock.now_ns()

@@ -16,12 +16,16 @@ from cluster.framing import Answer, Failure, Request
 from cluster.outbox import Call
 from cluster.trace import Tracer
 from raft.messages import (
+    Admission,
     Append,
     AppendReply,
     Founding,
     FoundingAnswer,
     FoundingQuestion,
+    JoinRequest,
     Message,
+    SnapshotChunk,
+    SnapshotReply,
     VoteReply,
     VoteRequest,
 )
@@ -37,6 +41,10 @@ TYPE_NAMES: dict[type, str] = {
     FoundingQuestion: "founding-question",
     FoundingAnswer: "founding-answer",
     Founding: "founding",
+    JoinRequest: "join-request",
+    Admission: "admission",
+    SnapshotChunk: "snapshot-chunk",
+    SnapshotReply: "snapshot-reply",
 }
 
 
@@ -53,6 +61,8 @@ def describe(message: Message) -> dict[str, Any]:
         return {"type": name, "term": message.term, "pre": message.pre, "granted": message.granted}
     if isinstance(message, Founding):
         return {"type": name, "term": message.entry.term, "index": message.entry.index}
+    if isinstance(message, SnapshotChunk | SnapshotReply):
+        return {"type": name, "term": message.term, "index": message.snapshot.index, "offset": message.offset}
     return {"type": name}
 
 

@@ -61,4 +61,7 @@ run skerry trace explain "$SKERRY_DIR/trace"
 say "and the trace checked"
 run skerry trace check "$SKERRY_DIR/trace"
 
-say "done; the trace is in $SKERRY_DIR/trace"
+say "and drawn as one page"
+run skerry trace view "$SKERRY_DIR/trace" --out "$out/demo.html"
+
+say "done; the trace is in $SKERRY_DIR/trace, its page is $out/demo.html"

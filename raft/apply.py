@@ -40,6 +40,12 @@ class Applier:
         if effect.entries:
             self._queue.append(effect.entries)
 
+    def restored(self, index: int) -> None:
+        """The state machine was given the state at `index`: what waits is void."""
+        self._queue.clear()
+        self._offset = 0
+        self.index = index
+
     def slice(self) -> tuple[Sequence[Entry], Sequence[Any]]:
         """Apply the next slice; the entries and one result each."""
         head = self._queue[0]

@@ -119,6 +119,12 @@ class Calls:
             else:
                 self.fail(call.id, dropped(index))
 
+    def skipped(self, index: int) -> None:
+        """A snapshot took the place of applying up to `index`: whose entry is in it is not known here."""
+        for passed in sorted(each for each in self._by_index if each <= index):
+            for call in self._by_index.pop(passed):
+                self.fail(call.id, call.late())
+
     def applied_upto(self, index: int) -> None:
         """Everything up to `index` is applied."""
         waiting = self._by_applied
@@ -190,7 +196,10 @@ def refusal(code: str, leader: str | None) -> SkerryError:
         case "overloaded":
             return Overloaded("too many bytes are waiting to be committed", hint="ask again after a pause")
         case "log-full":
-            return LogFull("the log has reached its bound", hint="raise raft.log_bytes_max and raft.log_entries_max")
+            return LogFull(
+                "the log has reached its bound before a snapshot could shorten it",
+                hint="ask again after a pause; if it stays, the disk is full or too slow for snapshots",
+            )
         case "disk-full":
             return DiskFull("the disk has no room for the log", hint="free space on the disk of the data directory")
         case "no-quorum":

@@ -12,19 +12,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from raft.configuration import Standing, standing
 from raft.effects import Effect, Role
 from raft.election import Elections
-from raft.events import ApplyDone, Event, Persisted, Proposed, ReadRequested, Received, Tick
+from raft.events import (
+    ApplyDone,
+    ChunkTaken,
+    Event,
+    Persisted,
+    Proposed,
+    ReadRequested,
+    Received,
+    SnapshotLost,
+    SnapshotReceived,
+    SnapshotTaken,
+    Tick,
+)
 from raft.follower import check, on_append
 from raft.founding import Foundings
+from raft.install import check as check_chunk
+from raft.install import on_chunk, on_chunk_taken, on_received
 from raft.log import Log
+from raft.membership import Membership
 from raft.messages import (
+    Admission,
     Append,
     AppendReply,
     Configuration,
     Founding,
     FoundingAnswer,
     FoundingQuestion,
+    JoinRequest,
+    Snapshot,
+    SnapshotChunk,
+    SnapshotHeader,
+    SnapshotId,
+    SnapshotReply,
     VoteReply,
     VoteRequest,
 )
@@ -32,7 +55,10 @@ from raft.progress import Progress
 from raft.protocols import Dice
 from raft.reads import Reads
 from raft.replication import Replication
+from raft.snapshots import describe, in_transfer, on_taken
 from raft.state import CoreConfig, Recovered, State
+
+Consensus = Append | AppendReply | VoteRequest | VoteReply | SnapshotChunk | SnapshotReply
 
 __all__ = ["Core", "CoreConfig", "Recovered"]
 
@@ -41,11 +67,12 @@ class Core:
     """One replica's consensus state, driven by events."""
 
     def __init__(self, config: CoreConfig, recovered: Recovered, dice: Dice, now_ns: int) -> None:
-        """Start from what the store holds.  Raises StoreForeign when it belongs to another store or replica."""
+        """Start from what the store holds; a store that its own log does not name asks to be taken in."""
         self._state = State(config, recovered, dice, now_ns)
         self._foundings = Foundings(self._state)
         self._elections = Elections(self._state)
         self._replication = Replication(self._state)
+        self._membership = Membership(self._state, self._replication)
         self._reads = Reads(self._state, self._replication)
 
     def step(self, event: Event) -> list[Effect]:
@@ -71,26 +98,33 @@ class Core:
                 state.applied_index = event.index
             case Tick():
                 self._on_tick()
+            case SnapshotTaken():
+                on_taken(state, event)
+            case ChunkTaken():
+                on_chunk_taken(state, event)
+            case SnapshotReceived():
+                on_received(state, event)
+            case SnapshotLost():
+                self._replication.transfers.lost(event.snapshot)
+        if state.role is Role.LEADER:
+            self._membership.advance()
         self._reads.advance()
         return state.finish_step()
 
     def next_deadline_ns(self) -> int:
         """When the next Tick is due, on the clock that the events carry."""
         state = self._state
-        if state.configuration is None:
-            return self._foundings.ask_deadline_ns
         if state.role is Role.LEADER:
             return self._replication.deadline_ns
-        return state.election_deadline_ns
+        return min(self._foundings.ask_deadline_ns, state.election_deadline_ns)
 
     # -- time ----------------------------------------------------------------------------------
 
     def _on_tick(self) -> None:
         state, replication = self._state, self._replication
-        if state.configuration is None:
+        if state.role is not Role.LEADER:
             if state.now_ns >= self._foundings.ask_deadline_ns:
                 self._foundings.ask()
-        elif state.role is not Role.LEADER:
             if state.now_ns >= state.election_deadline_ns:
                 self._elections.timeout()
         else:
@@ -110,11 +144,12 @@ class Core:
             self._replication.advance_commit()
         elif self._elections.own_vote_durable():
             self._lead()
-        elif state.configuration is not None and self._foundings.on_holder(state.id):
+        elif state.configuration is not None and self._foundings.on_holder(state.config.store_id):
             self._elections.timeout()
 
     def _lead(self) -> None:
         self._elections.lead()
+        self._membership.start()
         self._replication.start()
 
     # -- messages ------------------------------------------------------------------------------
@@ -123,36 +158,61 @@ class Core:
         state, sender, message = self._state, event.sender, event.message
         if sender not in state.peers:
             return  # nobody of this cluster; the transport's hello says so to the sender
-        if isinstance(message, FoundingQuestion):
-            self._foundings.on_question(sender, message)
+        if isinstance(message, FoundingQuestion | JoinRequest):
+            if message.store_id == event.store and self._foundings.on_question(sender, message):
+                self._membership.asked(sender, event.store)
+        elif isinstance(message, Admission):
+            self._foundings.on_admission(message)
         elif isinstance(message, FoundingAnswer):
             self._foundings.on_answer(sender, message)
         elif isinstance(message, Founding):
             self._foundings.on_offer(sender, message)
-        elif state.configuration is not None:  # an empty replica never votes and replicates nothing
-            self._on_consensus(sender, message)
+        elif state.admitted:  # an empty replica takes no log unless its store is named
+            self._on_consensus(sender, event.store, message)
 
-    def _on_consensus(self, sender: str, message: Append | AppendReply | VoteRequest | VoteReply) -> None:
+    def _on_consensus(self, sender: str, store: str, message: Consensus) -> None:
+        """Requests are answered whoever sends them, since the sender may know a newer configuration than we (§6).
+
+        Answers count only from the stores that our configuration names.
+        """
         state = self._state
         if isinstance(message, VoteRequest):
+            if not state.votes:
+                return  # a wiped disk has forgotten its votes
             if message.pre:
                 self._elections.answer_pre_vote(sender, message)
             else:
                 self._elections.answer_vote(sender, message)
             return
+        if isinstance(message, AppendReply | VoteReply | SnapshotReply) and not self._counts(sender, store):
+            return
         if isinstance(message, Append):
             check(message)
+        elif isinstance(message, SnapshotChunk):
+            check_chunk(message)
         if message.term > state.term and not (isinstance(message, VoteReply) and message.pre and message.granted):
             state.become(Role.FOLLOWER, None, f"{sender} is in a newer term", term=message.term)
         if isinstance(message, Append):
             on_append(state, sender, message)
+        elif isinstance(message, SnapshotChunk):
+            on_chunk(state, sender, message)
+        elif isinstance(message, SnapshotReply):
+            self._replication.on_snapshot_reply(sender, message)
         elif isinstance(message, VoteReply):
-            if self._elections.count_reply(sender, message):
+            if self._elections.count_reply(store, message):
                 self._lead()
         else:
             self._replication.on_reply(sender, message)
-            if message.accepted and self._foundings.on_holder(sender):
+            if message.accepted and self._foundings.on_holder(store):
                 self._elections.timeout()
+
+    def _counts(self, sender: str, store: str) -> bool:
+        """Whether `store` is what the configuration names for `sender`; a leader sends to the newest one alone."""
+        state = self._state
+        if state.role is Role.LEADER:
+            progress = state.progress.get(sender)
+            return progress is not None and progress.store == store
+        return standing(state.configuration, sender, store) in (Standing.VOTER, Standing.LEARNER)
 
     # -- views ---------------------------------------------------------------------------------
 
@@ -207,9 +267,38 @@ class Core:
         return self._state.log
 
     @property
+    def snapshot(self) -> Snapshot | None:
+        """The newest snapshot; the log begins at or before it."""
+        return self._state.snapshot
+
+    def describe_snapshot(self, index: int) -> SnapshotHeader:
+        """What a snapshot of the state at `index`, applied here, says of itself."""
+        return describe(self._state, index)
+
+    def is_sending(self, snapshot: SnapshotId) -> bool:
+        """Whether a follower is being sent this snapshot: its file must stay."""
+        return in_transfer(self._state, snapshot)
+
+    @property
     def configuration(self) -> Configuration | None:
-        """The voters and the cluster's identity; None before entry 1."""
+        """The voters and the cluster's identity, as the log's latest entry says; None before entry 1."""
         return self._state.configuration
+
+    @property
+    def committed_configuration(self) -> Configuration | None:
+        """The latest configuration that is committed; None until one is known to be."""
+        found = self._state.configurations.at(self._state.commit_index)
+        return found[1] if found else None
+
+    @property
+    def votes(self) -> bool:
+        """Whether this replica's store is a voter."""
+        return self._state.votes
+
+    @property
+    def learns(self) -> bool:
+        """Whether this replica only follows, or waits to be taken in by a cluster that exists."""
+        return self._state.standing is Standing.LEARNER or self._foundings.joining
 
     @property
     def progress(self) -> Mapping[str, Progress]:

@@ -58,12 +58,20 @@ class Counters:
         steps: events given to the core.
         received, received_dropped: messages taken, and lost to a full inbox or refused as impossible.
         proposed, refused: proposals taken, and refused by core or driver.
+        freezes: how long freezing the state held the event loop; `snapshots` written, `installed` from a leader.
+        chunks_sent, chunks_taken: pieces of snapshots; `segments_removed`: log files that snapshots replaced.
         applied: entries applied; `elections`: times this replica became leader.
     """
 
     def __init__(self) -> None:
         self.writes = Histogram()
         self.turns = Histogram()
+        self.freezes = Histogram()
+        self.snapshots = 0
+        self.installed = 0
+        self.chunks_sent = 0
+        self.chunks_taken = 0
+        self.segments_removed = 0
         self.written_bytes = 0
         self.steps = 0
         self.received = 0

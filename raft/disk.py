@@ -9,8 +9,10 @@ the kernel may have dropped the bytes it could not write and a second sync would
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from raft.errors import StoreError, StoreLocked
@@ -18,6 +20,12 @@ from raft.errors import StoreError, StoreLocked
 LOCK_NAME = "lock"
 _FILE_MODE = 0o600
 _DIRECTORY_MODE = 0o700
+
+
+def free_name(name: str, taken: Sequence[str]) -> str:
+    """`name`, or `name` with the first number that makes it none of `taken`."""
+    numbered = (name if number == 0 else f"{name}.{number}" for number in range(len(taken) + 1))
+    return next(each for each in numbered if each not in taken)
 
 
 class RealFile:
@@ -95,6 +103,18 @@ class RealDisk:
     def remove(self, name: str) -> None:
         """Remove a file; durable after `sync_directory`."""
         os.unlink(name, dir_fd=self._descriptor)
+
+    def set_aside(self, name: str, folder: str) -> None:
+        """Move a file into the sub-directory `folder`; a name taken there gets a number; durable after a sync."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, _DIRECTORY_MODE, dir_fd=self._descriptor)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._descriptor)
+        try:
+            taken = os.listdir(descriptor)
+            os.rename(name, free_name(name, taken), src_dir_fd=self._descriptor, dst_dir_fd=descriptor)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def sync_directory(self) -> None:
         """Make creations, renames and removals durable."""

@@ -21,6 +21,7 @@ from raft.counters import Counters
 from raft.effects import RoleChanged
 from raft.errors import SkerryError, StoreError
 from raft.events import Proposal
+from raft.lanes import Job, Lane, LaneName
 from raft.messages import Message
 from raft.protocols import Clock, Dice, Observer, StateMachine, Transport
 from raft.status import DriverStatus, status_of
@@ -67,6 +68,7 @@ class Driver:
         self._closed = asyncio.Event()
         self._writer = Writer(store, clock, self._from_writer, self._from_thread_end)
         self._filler = Filler(store, self._from_filler, self._from_thread_end)
+        self._lanes = {name: Lane(name, clock, self._from_lane, self._from_thread_end) for name in LaneName}
 
     # -- for everybody ---------------------------------------------------------------------------
 
@@ -99,9 +101,9 @@ class Driver:
         """What this replica knows of itself and, leading, of its followers."""
         return status_of(self._turns.core, self._turns.applier.index, disk_full=self._store.full)
 
-    def receive(self, sender: str, message: Message) -> None:
-        """Take a message from a peer; drops it when too many wait."""
-        self._turns.take_message(sender, message)
+    def receive(self, sender: str, message: Message, store: str) -> None:
+        """Take a message from a peer, whose link's hello said that it runs on `store`; drops it when too many wait."""
+        self._turns.take_message(sender, store, message)
         self._wake()
 
     async def propose(self, data: bytes, *, timeout_s: float) -> Outcome:
@@ -149,6 +151,8 @@ class Driver:
         self._over = self._loop.create_future()
         self._writer.start()
         self._filler.start()
+        for lane in self._lanes.values():
+            lane.start()
         self._turns.report.recovered()
         tasks = [self._every(_REPORT_S, self._report_disk), self._every(_REFILL_S, self._refill)]
         periodic = [self._loop.create_task(task) for task in tasks]
@@ -214,6 +218,8 @@ class Driver:
         batch = self._turns.next_batch()
         if batch is not None:
             self._writer.submit(batch)
+        for job in self._turns.jobs():
+            self._lanes[job.lane].submit(job)
 
     # -- threads ---------------------------------------------------------------------------------
 
@@ -233,6 +239,10 @@ class Driver:
     def _from_filler(self, error: BaseException | None) -> None:
         if error is not None:
             self._from_thread(self._fail, error)
+
+    def _from_lane(self, job: Job) -> None:
+        """In a snapshot thread: bring its answer to the loop."""
+        self._from_thread(self._guard, self._turns.job_done, job)
 
     def _from_thread_end(self) -> None:
         self._from_thread(self._threads.release)
@@ -280,12 +290,14 @@ class Driver:
         self._tick.cancel()
         self._expiry.cancel()
         self._store.interrupt()
-        self._writer.stop()
-        self._filler.stop()
+        self._turns.snapshots.interrupt()
+        threads: list[Writer | Filler | Lane] = [self._writer, self._filler, *self._lanes.values()]
+        for thread in threads:
+            thread.stop()
         try:
             async with asyncio.timeout(_STOP_S):
-                await self._threads.acquire()
-                await self._threads.acquire()
+                for _ in threads:
+                    await self._threads.acquire()
         except TimeoutError as error:
             raise StoreError("the last write did not end", hint="the disk hangs; check it") from error
         else:

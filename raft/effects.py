@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from raft.messages import Entry, HardState, Message
+from raft.messages import Base, Configuration, Entry, HardState, Message, Snapshot, SnapshotChunk, SnapshotId
 
 
 class Role(StrEnum):
@@ -29,12 +29,14 @@ class Role(StrEnum):
 class Persist(Struct, frozen=True):
     """Write `hard_state` (if any) and `entries`, replacing the log from the first entry's index on.
 
-    `write` numbers the writes of this process from 1; `Persisted` repeats it.
+    `write` numbers the writes of this process from 1; `Persisted` repeats it.  With `base` the whole log on disk is
+    given up for a snapshot: it begins anew behind `base`, with `entries`.
     """
 
     write: int
     hard_state: HardState | None
     entries: tuple[Entry, ...]
+    base: Base | None = None
 
 
 class Send(Struct, frozen=True):
@@ -91,6 +93,13 @@ class RoleChanged(Struct, frozen=True):
     why: str
 
 
+class Reconfigured(Struct, frozen=True):
+    """Another configuration counts from now on: that of entry `index`; None when there is none any more."""
+
+    index: int
+    configuration: Configuration | None
+
+
 class VoteCast(Struct, frozen=True):
     """This replica's vote of `term` for `candidate` is durable; emitted once it is, on `Persisted`."""
 
@@ -120,6 +129,35 @@ class Committed(Struct, frozen=True):
     hashes: tuple[tuple[int, int], ...]
 
 
+class SendChunk(Struct, frozen=True):
+    """Send `to` a `SnapshotChunk` of `term`: at most `bytes_max` of that snapshot's file from `offset` on."""
+
+    to: str
+    term: int
+    snapshot: SnapshotId
+    offset: int
+    bytes_max: int
+
+
+class TakeChunk(Struct, frozen=True):
+    """Write this piece of a snapshot down; answered by `ChunkTaken` or `SnapshotReceived`.  May be dropped."""
+
+    chunk: SnapshotChunk
+
+
+class Restore(Struct, frozen=True):
+    """Replace the state machine's state by this snapshot; entries handed out before and not applied are void."""
+
+    snapshot: Snapshot
+
+
+class Installed(Struct, frozen=True):
+    """The log begins behind this snapshot, durably; emitted once it does, on `Persisted`."""
+
+    term: int
+    base: Base
+
+
 Effect = (
     Persist
     | Send
@@ -129,7 +167,12 @@ Effect = (
     | ReadReady
     | ReadRefused
     | RoleChanged
+    | Reconfigured
     | VoteCast
     | Appended
     | Committed
+    | SendChunk
+    | TakeChunk
+    | Restore
+    | Installed
 )

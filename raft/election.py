@@ -11,23 +11,15 @@ from __future__ import annotations
 
 from raft.effects import Role
 from raft.messages import VoteReply, VoteRequest
-from raft.quorum import lost, majority, won
+from raft.quorum import jointly_lost, jointly_won, majority
 from raft.state import State
 
 
 class Ballot:
-    """The answers to one candidacy or trial candidacy: voter → granted."""
+    """The answers to one candidacy or trial candidacy: store → granted."""
 
     def __init__(self) -> None:
         self.answers: dict[str, bool] = {}
-
-    def granted(self) -> int:
-        """How many said yes."""
-        return sum(self.answers.values())
-
-    def refused(self) -> int:
-        """How many said no."""
-        return len(self.answers) - self.granted()
 
 
 class Elections:
@@ -45,11 +37,14 @@ class Elections:
         """
         state = self._state
         state.arm_election()
+        if not state.votes:  # it follows whoever leads, and stands for nothing (dissertation §4.2.1)
+            state.become(Role.FOLLOWER, None, "no leader was heard within the election timeout")
+            return
         if state.disk_stalls():
             return  # its vote could not be kept, and a term it cannot write only stands in the way
         state.become(Role.PRE_CANDIDATE, None, "no leader was heard within the election timeout")
         self._ballot = Ballot()
-        self._ballot.answers[state.id] = True
+        self._ballot.answers[state.config.store_id] = True
         self._ask(state.term + 1, pre=True)
         self._count()
 
@@ -72,7 +67,7 @@ class Elections:
         state = self._state
         if state.role is not Role.CANDIDATE or not state.durability.hard_state_durable:
             return False
-        self._ballot.answers[state.id] = True
+        self._ballot.answers[state.config.store_id] = True
         return self._count()
 
     def answer_pre_vote(self, sender: str, request: VoteRequest) -> None:
@@ -105,24 +100,24 @@ class Elections:
             state.arm_election()
         state.send(sender, VoteReply(state.term, granted, pre=False), after_persist=True)
 
-    def count_reply(self, sender: str, reply: VoteReply) -> bool:
-        """Count one answer, once; returns whether this replica is elected by it."""
+    def count_reply(self, store: str, reply: VoteReply) -> bool:
+        """Count one store's answer, once; returns whether this replica is elected by it."""
         state = self._state
         awaited = Role.PRE_CANDIDATE if reply.pre else Role.CANDIDATE
         asked_term = state.term + 1 if reply.pre else state.term
         if state.role is not awaited or (reply.granted and reply.term != asked_term):
             return False
         answers = self._ballot.answers
-        answers[sender] = answers.get(sender, False) or reply.granted  # an older ballot's late refusal undoes nothing
+        answers[store] = answers.get(store, False) or reply.granted  # an older ballot's late refusal undoes nothing
         return self._count()
 
     def _count(self) -> bool:
-        state, ballot, voters = self._state, self._ballot, len(self._state.voters)
-        if won(ballot.granted(), voters):
+        state, answers = self._state, self._ballot.answers
+        if jointly_won(state.halves, answers):
             if state.role is Role.CANDIDATE:
                 return True
             self._campaign()
-        elif lost(ballot.refused(), voters):
+        elif jointly_lost(state.halves, answers):
             state.become(Role.FOLLOWER, state.leader, "a majority refused its vote")
         return False
 
@@ -142,6 +137,9 @@ class Elections:
         """Take office; `core` opens the term with a no-op (§8)."""
         state = self._state
         assert state.durability.hard_state_durable, "a leader's term is durable before it leads"
-        voters = len(state.voters)
-        why = f"elected by {self._ballot.granted()} of {voters} voters (a majority is {majority(voters)})"
-        state.become(Role.LEADER, state.id, why)
+        why = " and ".join([self._counted(half) for half in state.halves])
+        state.become(Role.LEADER, state.id, f"elected by {why}")
+
+    def _counted(self, half: tuple[str, ...]) -> str:
+        granted = sum([self._ballot.answers.get(store, False) for store in half])
+        return f"{granted} of {len(half)} voters (a majority is {majority(len(half))})"

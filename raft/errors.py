@@ -73,9 +73,10 @@ class Overloaded(SkerryError):
 
 
 class LogFull(SkerryError):
-    """The bounded log has no room for another entry."""
+    """The log has reached its bound: no snapshot could be written in time to shorten it."""
 
     code = "log-full"
+    retryable = True
 
 
 class DiskFull(SkerryError):

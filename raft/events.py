@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from raft.messages import Message
+from raft.messages import Message, Snapshot, SnapshotId
 
 
 class Tick(Struct, frozen=True):
@@ -17,11 +17,12 @@ class Tick(Struct, frozen=True):
 
 
 class Received(Struct, frozen=True):
-    """A message arrived from replica `sender`."""
+    """A message arrived from replica `sender`, whose process runs on store `store` (said when its link was made)."""
 
     now_ns: int
     sender: str
     message: Message
+    store: str
 
 
 class Proposal(Struct, frozen=True, gc=False):
@@ -65,4 +66,44 @@ class ApplyDone(Struct, frozen=True):
     index: int
 
 
-Event = Tick | Received | Proposed | ReadRequested | Persisted | ApplyDone
+class SnapshotTaken(Struct, frozen=True):
+    """An own snapshot is durable: the log before it may go."""
+
+    now_ns: int
+    snapshot: Snapshot
+
+
+class ChunkTaken(Struct, frozen=True):
+    """So much of this incoming snapshot's file is here; the next byte wanted is at `offset`."""
+
+    now_ns: int
+    snapshot: SnapshotId
+    offset: int
+
+
+class SnapshotReceived(Struct, frozen=True):
+    """An incoming snapshot is complete, checked and durable under its name."""
+
+    now_ns: int
+    snapshot: Snapshot
+
+
+class SnapshotLost(Struct, frozen=True):
+    """The file of this snapshot cannot be read (any more): nobody can be sent it."""
+
+    now_ns: int
+    snapshot: SnapshotId
+
+
+Event = (
+    Tick
+    | Received
+    | Proposed
+    | ReadRequested
+    | Persisted
+    | ApplyDone
+    | SnapshotTaken
+    | ChunkTaken
+    | SnapshotReceived
+    | SnapshotLost
+)

@@ -8,9 +8,11 @@ removed only by a real conflict, never because a message was old or short; commi
 
 from __future__ import annotations
 
+import msgspec
+
 from raft.effects import Role
 from raft.errors import ProtocolViolation
-from raft.messages import Append, AppendReply, Entry
+from raft.messages import CONFIGURATION, Append, AppendReply, Entry, decode_configuration
 from raft.replication import commit
 from raft.state import State
 
@@ -28,6 +30,11 @@ def check(message: Append) -> None:
     terms = [entry.term for entry in entries]
     if terms[0] < message.prev_term or terms[-1] > message.term or terms != sorted(terms):
         raise ProtocolViolation("an Append whose entries' terms fall or exceed its own", first=first)
+    for entry in [entry for entry in entries if entry.kind == CONFIGURATION]:
+        try:
+            decode_configuration(entry.data)
+        except msgspec.MsgspecError as error:
+            raise ProtocolViolation(f"an Append with a configuration of another kind: {error}", first=first) from None
 
 
 def on_append(state: State, sender: str, message: Append) -> None:
@@ -35,11 +42,9 @@ def on_append(state: State, sender: str, message: Append) -> None:
     if message.term < state.term:
         state.send(sender, _refusal(state, message, 0, state.log.last_index + 1))  # tells a deposed leader so
         return
-    if state.role is Role.LEADER or state.leader not in (None, sender):
-        raise ProtocolViolation("a second leader in one term", term=message.term, sender=sender, leader=state.leader)
-    state.become(Role.FOLLOWER, sender, f"{sender} leads this term")
-    state.leader_heard_ns = state.now_ns
-    state.arm_election()
+    follow(state, sender, message.term)
+    if message.prev_index < state.log.base_index:
+        message = _behind_base(state, message)
     if not state.log.matches(message.prev_index, message.prev_term):
         state.send(sender, _conflict(state, message))
         return
@@ -55,6 +60,28 @@ def on_append(state: State, sender: str, message: Append) -> None:
     state.send(sender, reply, after_persist=match > state.durability.index)
     if min(message.commit_index, last) > state.commit_index:
         commit(state, min(message.commit_index, last))
+
+
+def follow(state: State, sender: str, term: int) -> None:
+    """The leader of the current term was heard (§5.2).  Raises ProtocolViolation when there are two."""
+    if state.role is Role.LEADER or state.leader not in (None, sender):
+        raise ProtocolViolation("a second leader in one term", term=term, sender=sender, leader=state.leader)
+    state.become(Role.FOLLOWER, sender, f"{sender} leads this term")
+    state.leader_heard_ns = state.now_ns
+    state.arm_election()
+
+
+def _behind_base(state: State, message: Append) -> Append:
+    """The same Append without what is compacted here: that is committed, so the leader's log has it too (§7)."""
+    base = state.log.base
+    last = message.prev_index + len(message.entries)
+    if (
+        last >= base.index > message.prev_index
+        and message.entries[base.index - message.prev_index - 1].term != base.term
+    ):
+        raise ProtocolViolation("an Append that contradicts a committed entry", index=base.index)
+    entries = message.entries[base.index - message.prev_index :]
+    return Append(message.term, base.index, base.term, message.commit_index, message.sequence, entries)
 
 
 def _take(state: State, entries: tuple[Entry, ...]) -> None:

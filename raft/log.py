@@ -17,13 +17,16 @@ from zlib import crc32
 
 from google_crc32c import extend as crc32c
 
-from raft.messages import Entry
+from raft.messages import Base, Entry
 
 ENTRY_OVERHEAD_BYTES = 24
 """What an entry is charged beyond its data: term, index, kind and framing."""
 
 HASH_START = 0x5343_4552_5259_0001
 """The prefix hash of the empty log."""
+
+WHOLE = Base(0, 0, HASH_START)
+"""The base of a log that has all its entries."""
 
 MARK_EVERY = 64
 """Long batches are marked in the trace at indexes divisible by this; short ones at every index."""
@@ -52,16 +55,30 @@ def entry_bytes(data_bytes: int) -> int:
 class Log:
     """A gapless run of entries from `first_index` to `last_index`."""
 
-    def __init__(self, entries: Sequence[Entry] = (), base_index: int = 0, base_term: int = 0) -> None:
-        self._base_index = base_index
-        self._base_term = base_term
+    def __init__(self, entries: Sequence[Entry] = (), base: Base = WHOLE) -> None:
+        self._base_index = base.index
+        self._base_term = base.term
         self._entries: list[Entry] = []
-        self._hashes: list[int] = [HASH_START]
+        self._hashes: list[int] = [base.prefix_hash]
         self._ends: list[int] = [0]
         self.extend(entries)
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def base_index(self) -> int:
+        """The position before the first entry held; whatever is at or before it is committed and in a snapshot."""
+        return self._base_index
+
+    @property
+    def base(self) -> Base:
+        """That position, its term and its prefix hash."""
+        return Base(self._base_index, self._base_term, self._hashes[0])
+
+    def base_at(self, index: int) -> Base:
+        """What the base of the log would be, were it compacted up to `index`."""
+        return Base(index, self.term_at(index), self.hash_at(index))
 
     @property
     def first_index(self) -> int:
@@ -81,7 +98,7 @@ class Log:
     @property
     def size_bytes(self) -> int:
         """Bytes of all entries held, as the bounds count them."""
-        return self._ends[-1]
+        return self._ends[-1] - self._ends[0]
 
     def term_at(self, index: int) -> int:
         """Term of the entry at `index`; 0 for index 0 and for an index outside the log."""
@@ -105,7 +122,8 @@ class Log:
         return tuple(self._entries[first - self._base_index - 1 : last - self._base_index])
 
     def hash_at(self, index: int) -> int:
-        """Rolling hash over all entries up to `index`."""
+        """Rolling hash over all entries up to `index`, compacted ones included."""
+        assert index >= self._base_index, "the hash of a compacted prefix was asked for"
         return self._hashes[index - self._base_index]
 
     def bytes_between(self, after: int, upto: int) -> int:
@@ -154,7 +172,7 @@ class Log:
         return low
 
     def last_index_of_term(self, term: int, upto: int) -> int:
-        """Last index ≤ `upto` whose term is `term`, or 0 when there is none."""
+        """Last index ≤ `upto` whose term is `term`, or 0 when none is known."""
         low, high = self._base_index, min(upto, self.last_index)
         while low < high:
             middle = (low + high + 1) // 2
@@ -162,7 +180,21 @@ class Log:
                 low = middle
             else:
                 high = middle - 1
-        return low if low > 0 and self.term_at(low) == term else 0
+        return low if 0 < low <= upto and self.term_at(low) == term else 0
+
+    def compact(self, index: int) -> None:
+        """Forget the entries up to `index`: a snapshot stands for them (§7)."""
+        offset = index - self._base_index
+        assert 0 <= offset <= len(self._entries), "compaction outside the log"
+        self._base_index, self._base_term = index, self.term_at(index)
+        del self._entries[:offset]
+        del self._hashes[:offset]
+        del self._ends[:offset]
+
+    def reset(self, base: Base) -> None:
+        """Forget everything: the log begins anew behind `base` (§7)."""
+        self._base_index, self._base_term = base.index, base.term
+        self._entries, self._hashes, self._ends = [], [base.prefix_hash], [0]
 
     def marks(self, first: int, last: int) -> tuple[tuple[int, int], ...]:
         """(index, prefix hash) pairs for the trace: all of a short range, every 64th of a long one, always `last`."""

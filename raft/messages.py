@@ -8,7 +8,7 @@ Terms and indexes are positive; 0 means "none".  Times are nanoseconds, sizes by
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -20,6 +20,12 @@ StoreId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
 
 ENTRY_BYTES_MAX = 4 << 20
 """Largest data of one entry."""
+
+SNAPSHOT_CHUNK_BYTES_MAX = 1 << 20
+"""Largest piece of a snapshot in one message."""
+
+RETIRED_MAX = 256
+"""Replaced stores that a configuration remembers."""
 
 #: Kinds of entry.  NOOP opens a leader's term (§5.4.2, §8); CONFIGURATION is the member list.
 NOOP, COMMAND, CONFIGURATION = 0, 1, 2
@@ -34,16 +40,26 @@ class Entry(Struct, frozen=True, array_like=True, gc=False):
     data: Annotated[bytes, Meta(max_length=ENTRY_BYTES_MAX)]
 
 
-class Configuration(Struct, frozen=True, array_like=True):
-    """Who may vote.  Encoded as the data of a CONFIGURATION entry.
+class Configuration(Struct, frozen=True):
+    """Who may vote, and who only follows.  Encoded as the data of a CONFIGURATION entry.
 
     Entry 1 of every cluster is the first configuration: it fixes the random cluster id and
     binds each replica id to the random id of its store (DESIGN.md §3, Identity).
+
+    Attributes:
+        cluster_id, generation: which cluster, and which of its restores.
+        voters: replica id → store id; their majority decides.
+        learners: replicas that get the log and count in no majority (dissertation §4.2.1).
+        outgoing: not empty in a joint configuration (§6): the old voters, whose majority must agree too.
+        retired: stores that were replaced; they never vote or acknowledge again.  The newest `RETIRED_MAX`.
     """
 
     cluster_id: StoreId
     generation: int
     voters: dict[ReplicaId, StoreId]
+    learners: dict[ReplicaId, StoreId] = {}
+    outgoing: dict[ReplicaId, StoreId] = {}
+    retired: tuple[StoreId, ...] = ()
 
 
 class HardState(Struct, frozen=True, array_like=True):
@@ -51,6 +67,14 @@ class HardState(Struct, frozen=True, array_like=True):
 
     term: Term
     voted_for: str | None
+
+
+class Base(Struct, frozen=True, array_like=True):
+    """Where a log begins: the position before its first entry, and the prefix hash there.  (0, 0, …) is a whole log."""
+
+    index: Index
+    term: Term
+    prefix_hash: Annotated[int, Meta(ge=0)]
 
 
 class Append(Struct, frozen=True, array_like=True, tag=1):
@@ -117,17 +141,140 @@ class Founding(Struct, frozen=True, array_like=True, tag=7):
     entry: Entry
 
 
-Message = Append | AppendReply | VoteRequest | VoteReply | FoundingQuestion | FoundingAnswer | Founding
+class SnapshotId(Struct, frozen=True, array_like=True):
+    """Which snapshot file: the last entry it stands for, its length in bytes and its whole CRC32C.
+
+    Two replicas may write the same state in other bytes: only pieces of one file make a file.
+    """
+
+    index: Index
+    term: Term
+    size_bytes: Annotated[int, Meta(ge=0, lt=1 << 48)]
+    checksum: Annotated[int, Meta(ge=0, lt=1 << 32)]
+
+
+class SnapshotHeader(Struct, frozen=True, array_like=True):
+    """What a snapshot says of itself, before the state's bytes (§7: last included index and term, configuration).
+
+    Attributes:
+        base: the last entry it stands for, with the prefix hash of the log up to there.
+        tail: where its writer's log began afterwards, at or before `base`: a few entries stay for slow followers.
+        configuration_index, configuration: the configuration in force at `base`, and the entry that brought it.
+    """
+
+    base: Base
+    tail: Base
+    configuration_index: Index
+    configuration: bytes
+
+
+class Snapshot(Struct, frozen=True):
+    """One complete and durable snapshot file."""
+
+    header: SnapshotHeader
+    size_bytes: int
+    checksum: int
+
+    @property
+    def index(self) -> int:
+        """The last entry it stands for."""
+        return self.header.base.index
+
+    @property
+    def term(self) -> int:
+        """That entry's term."""
+        return self.header.base.term
+
+    @property
+    def id(self) -> SnapshotId:
+        """Its name among replicas."""
+        return SnapshotId(self.index, self.term, self.size_bytes, self.checksum)
+
+
+class SnapshotChunk(Struct, frozen=True, array_like=True, tag=8):
+    """InstallSnapshot (§7), one piece of the file; empty `data` asks how much the receiver has already."""
+
+    term: Term
+    snapshot: SnapshotId
+    offset: Annotated[int, Meta(ge=0, lt=1 << 48)]
+    data: Annotated[bytes, Meta(max_length=SNAPSHOT_CHUNK_BYTES_MAX)]
+
+
+class SnapshotReply(Struct, frozen=True, array_like=True, tag=9):
+    """Answer to `SnapshotChunk`: the receiver wants the file from byte `offset` on.
+
+    That the snapshot is installed is said by an accepting `AppendReply` instead.
+    """
+
+    term: Term
+    snapshot: SnapshotId
+    offset: Annotated[int, Meta(ge=0, lt=1 << 48)]
+
+
+class JoinRequest(Struct, frozen=True, array_like=True, tag=10):
+    """A replica with a store that no configuration names asks the leader to take it in (§6)."""
+
+    store_id: StoreId
+
+
+class Admission(Struct, frozen=True, array_like=True, tag=11):
+    """The sender's configuration names this store: whoever has it may take the log, from nothing."""
+
+    store_id: StoreId
+
+
+Message = (
+    Append
+    | AppendReply
+    | VoteRequest
+    | VoteReply
+    | FoundingQuestion
+    | FoundingAnswer
+    | Founding
+    | SnapshotChunk
+    | SnapshotReply
+    | JoinRequest
+    | Admission
+)
 
 _encoder = msgspec.msgpack.Encoder()
-_configuration_decoder = msgspec.msgpack.Decoder(Configuration)
+
+
+class _ConfigurationV1(Struct, frozen=True, array_like=True):
+    """Without a version: the first field is the cluster id."""
+
+    cluster_id: StoreId
+    generation: int
+    voters: dict[ReplicaId, StoreId]
+
+
+class _ConfigurationV2(Struct, frozen=True, array_like=True):
+    """A number first, so that a program that knows only the first version refuses it."""
+
+    version: Literal[2]
+    cluster_id: StoreId
+    generation: int
+    voters: dict[ReplicaId, StoreId]
+    learners: dict[ReplicaId, StoreId]
+    outgoing: dict[ReplicaId, StoreId]
+    retired: Annotated[tuple[StoreId, ...], Meta(max_length=RETIRED_MAX)]
+
+
+_v1_decoder = msgspec.msgpack.Decoder(_ConfigurationV1)
+_v2_decoder = msgspec.msgpack.Decoder(_ConfigurationV2)
 
 
 def encode_configuration(configuration: Configuration) -> bytes:
     """The data of a CONFIGURATION entry."""
-    return _encoder.encode(configuration)
+    c = configuration
+    return _encoder.encode(_ConfigurationV2(2, c.cluster_id, c.generation, c.voters, c.learners, c.outgoing, c.retired))
 
 
 def decode_configuration(data: bytes) -> Configuration:
-    """Inverse of `encode_configuration`; raises msgspec.DecodeError or ValidationError."""
-    return _configuration_decoder.decode(data)
+    """Inverse of `encode_configuration`, for every version; raises msgspec.DecodeError or ValidationError."""
+    try:
+        v2 = _v2_decoder.decode(data)
+    except msgspec.ValidationError:
+        v1 = _v1_decoder.decode(data)
+        return Configuration(v1.cluster_id, v1.generation, v1.voters)
+    return Configuration(v2.cluster_id, v2.generation, v2.voters, v2.learners, v2.outgoing, v2.retired)

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from raft.core import Core
 from raft.counters import Counters
-from raft.effects import Appended, Committed, RoleChanged, VoteCast
+from raft.effects import Appended, Committed, Installed, Reconfigured, RoleChanged, VoteCast
 from raft.errors import ProtocolViolation
-from raft.messages import Entry, Message
+from raft.messages import Configuration, Entry, Message, Snapshot
 from raft.protocols import Observer
 from raft.writer import Written
 
@@ -33,20 +33,57 @@ class Reporter:
         self._reported = (0, 0, 0)
 
     def recovered(self) -> None:
-        """The store's log, found durable at the start of this process."""
-        last = self._core.last_index
-        if last:
-            log = self._core.log
-            self._emit(
-                "append",
-                term=self._core.term,
-                first=1,
-                index=last,
-                last_term=log.last_term,
-                ph=hex_hash(log.hash_at(last)),
-                marks=_hexes(log.marks(1, last)),
-                recovered=True,
-            )
+        """The store's log, found durable at the start of this process; with `snapshot`, what it begins with."""
+        log, last = self._core.log, self._core.last_index
+        if not last:
+            return
+        marks = dict(log.marks(min(log.first_index, last), last))
+        begins: dict[str, int] = {}
+        if self._core.snapshot is not None:
+            begins["snapshot"] = index = self._core.snapshot.index
+            marks[index] = log.hash_at(index)
+        self._emit(
+            "append",
+            term=self._core.term,
+            first=min(log.first_index, last),
+            index=last,
+            last_term=log.last_term,
+            ph=hex_hash(log.hash_at(last)),
+            marks=_hexes(sorted(marks.items())),
+            recovered=True,
+            **begins,
+        )
+
+    def installed(self, effect: Installed) -> None:
+        """A leader's snapshot stands durably for the whole log up to its index."""
+        base = effect.base
+        ph = hex_hash(base.prefix_hash)
+        self._emit(
+            "append",
+            term=effect.term,
+            first=base.index,
+            index=base.index,
+            last_term=base.term,
+            ph=ph,
+            marks=[(base.index, ph)],
+            recovered=True,
+            snapshot=base.index,
+        )
+
+    def snapshot(self, operation: str, snapshot: Snapshot, took_ns: int) -> None:
+        """A snapshot was written here, or took the place of the state."""
+        self._emit(
+            "disk",
+            op=operation,
+            index=snapshot.index,
+            ph=hex_hash(snapshot.header.base.prefix_hash),
+            bytes=snapshot.size_bytes,
+            us=took_ns // 1000,
+        )
+
+    def note(self, text: str) -> None:
+        """Something that a person should know."""
+        self._emit("note", text=text)
 
     def appended(self, effect: Appended) -> None:
         """Entries became durable here."""
@@ -64,6 +101,10 @@ class Reporter:
     def role(self, effect: RoleChanged) -> None:
         """Role, term or known leader changed."""
         self._emit("role", role=effect.role.value, term=effect.term, leader=effect.leader, why=effect.why)
+
+    def configuration(self, effect: Reconfigured) -> None:
+        """Another configuration counts here from now on."""
+        self._emit("note", text=f"configuration {effect.index}: {describe(effect.configuration)}", index=effect.index)
 
     def vote(self, effect: VoteCast) -> None:
         """A vote became durable."""
@@ -104,6 +145,22 @@ class Reporter:
             ph=hex_hash(marks[-1][1]),
             marks=_hexes(marks),
         )
+
+
+def describe(configuration: Configuration | None) -> str:
+    """Who votes and who learns, in words; stores by their first four digits."""
+    if configuration is None:
+        return "none"
+    parts = [
+        f"{what} {' '.join(f'{name}:{store[:4]}' for name, store in sorted(stores.items()))}"
+        for what, stores in (
+            ("voters", configuration.voters),
+            ("and the old voters", configuration.outgoing),
+            ("learners", configuration.learners),
+        )
+        if stores
+    ]
+    return ", ".join(parts)
 
 
 def _hexes(marks: Sequence[tuple[int, int]]) -> list[tuple[int, str]]:

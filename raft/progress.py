@@ -1,6 +1,6 @@
 """What a leader knows of one follower, and how much it may send it unanswered (§5.3).
 
-Owns: the probe/replicate states and the inflight window.  Must not know: the log or other followers.
+Owns: the probe/replicate/snapshot states and the inflight window.  Must not know: the log or other followers.
 
 Invariants: `match < next`; entries up to `match` are durable on the follower and equal to ours;
 the window is counted by log index and bytes, never by messages alone: one acknowledgement
@@ -12,27 +12,39 @@ from __future__ import annotations
 from collections import deque
 from enum import StrEnum
 
+from raft.messages import SnapshotId
+
 
 class Pace(StrEnum):
-    """PROBE: where the logs agree is unknown, one message at a time.  REPLICATE: pipelined."""
+    """PROBE: where the logs agree is unknown, one message at a time.  REPLICATE: pipelined.
+
+    SNAPSHOT: what it needs next is compacted; it gets a snapshot, and no entries until it has it.
+    """
 
     PROBE = "probe"
     REPLICATE = "replicate"
+    SNAPSHOT = "snapshot"
 
 
 class Progress:
     """One follower, as its leader sees it.  Times in nanoseconds, sizes in bytes.
 
     Attributes:
+        store: the store that the configuration names; what another one says under the same name does not count.
         match: highest index known durable there and equal to the leader's.
         next: index of the next entry to send.
         commit_sent: highest commit index a message sent there carried.
         sequence_acked: last quorum round it answered.
         heard_ns: when its last answer in this term came (leadership's start before the first).
         probe_waits: PROBE only: a probe is unanswered; the next waits for an answer or a heartbeat.
+        snapshot: SNAPSHOT only: which one it gets.
+        chunk_offset: the piece that is unanswered; None while a question is.
+        chunk_bytes: how large pieces may be; adapts, 0 before the first.
+        chunk_sent_ns, patience_ns: when the last piece or question left, and how long its answer is awaited.
     """
 
-    def __init__(self, next_index: int, now_ns: int) -> None:
+    def __init__(self, next_index: int, now_ns: int, store: str) -> None:
+        self.store = store
         self.pace = Pace.PROBE
         self.match = 0
         self.next = next_index
@@ -42,6 +54,11 @@ class Progress:
         self.probe_waits = False
         self.inflight_bytes = 0
         self._inflight: deque[tuple[int, int]] = deque()
+        self.snapshot: SnapshotId | None = None
+        self.chunk_offset: int | None = None
+        self.chunk_bytes = 0
+        self.chunk_sent_ns = 0
+        self.patience_ns = 0
 
     @property
     def inflight_messages(self) -> int:
@@ -50,6 +67,8 @@ class Progress:
 
     def may_send(self, messages_max: int, bytes_max: int) -> bool:
         """Whether another message with entries may leave now."""
+        if self.pace is Pace.SNAPSHOT:
+            return False
         if self.pace is Pace.PROBE:
             return not self.probe_waits
         return len(self._inflight) < messages_max and self.inflight_bytes < bytes_max
@@ -68,7 +87,9 @@ class Progress:
         inflight = self._inflight
         while inflight and inflight[0][0] <= match:
             self.inflight_bytes -= inflight.popleft()[1]
-        if self.pace is Pace.PROBE:
+        if self.pace is Pace.SNAPSHOT:
+            self.snapshot, self.next = None, match + 1
+        if self.pace is not Pace.REPLICATE:
             self.pace, self.probe_waits = Pace.REPLICATE, False
         if match >= self.next:
             self.next = match + 1
@@ -79,6 +100,8 @@ class Progress:
 
     def is_stale_refusal(self, prev_index: int) -> bool:
         """Whether a refusal of `prev_index` answers a question that was settled since."""
+        if self.pace is Pace.SNAPSHOT:
+            return True
         return prev_index <= self.match or (self.pace is Pace.PROBE and prev_index != self.next - 1)
 
     def back_up(self, next_index: int, refused_index: int) -> None:
@@ -87,3 +110,11 @@ class Progress:
         self.inflight_bytes = 0
         self.pace, self.probe_waits = Pace.PROBE, False
         self.next = max(self.match + 1, min(next_index, refused_index))
+
+    def begin_snapshot(self, snapshot: SnapshotId, patience_ns: int) -> None:
+        """Send `snapshot`, and entries behind it once it is acknowledged."""
+        self._inflight.clear()
+        self.inflight_bytes = 0
+        self.pace, self.probe_waits = Pace.SNAPSHOT, False
+        self.snapshot, self.next = snapshot, max(self.match, snapshot.index) + 1
+        self.patience_ns = patience_ns

@@ -6,7 +6,7 @@ Must not know: any implementation.  Real ones live in `cluster`, simulated ones 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from raft.messages import Entry, Message
@@ -48,11 +48,39 @@ class Observer(Protocol):
         ...
 
 
+class Frozen(Protocol):
+    """The state as it was at one index, held still while the state machine goes on."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """The serialised state, a piece at a time (any sizes, none above 16 MiB).
+
+        Consumed once and in one thread that is not the event loop's, beside `apply`; it must not look at
+        anything that `apply` changes.
+        """
+        ...
+
+    def release(self) -> None:
+        """Let go of what was held; called once, on the event loop, after `chunks` ended or failed."""
+        ...
+
+
 class StateMachine(Protocol):
     """What committed entries are applied to."""
 
     def apply(self, entries: Sequence[Entry]) -> Sequence[Any]:
         """Apply committed entries in index order; returns one result an entry."""
+        ...
+
+    def freeze(self) -> Frozen:
+        """Hold the state still as it is now, right after an `apply`; short, as the event loop waits for it."""
+        ...
+
+    def restore(self, index: int, term: int, chunks: Iterable[bytes]) -> None:
+        """Replace the whole state by a frozen one that had applied (index, term); `apply` goes on at index + 1.
+
+        `chunks` are the frozen state's bytes, cut anywhere.  Called on the event loop, before the first `apply` or
+        between two of them.  Raises ValueError if they make no state; the state then counts as lost.
+        """
         ...
 
 
@@ -97,6 +125,13 @@ class Disk(Protocol):
 
     def remove(self, name: str) -> None:
         """Remove a file; durable after `sync_directory`."""
+        ...
+
+    def set_aside(self, name: str, folder: str) -> None:
+        """Move a file out of the way into the sub-directory `folder`, made if missing, over nothing that is there.
+
+        Durable after `sync_directory`; `names` does not list it any more.
+        """
         ...
 
     def sync_directory(self) -> None:

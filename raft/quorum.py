@@ -1,13 +1,20 @@
-"""Majorities: how many replicas must agree, and on what (§5.2, §5.3).
+"""Majorities: how many replicas must agree, and on what (§5.2, §5.3, §6).
 
 Owns: the arithmetic.  Must not know: terms, logs or time.
 
-Invariant: two majorities of the same voters share a voter; every safety argument rests on it.
+Invariant: two majorities of the same voters share a voter; every safety argument rests on it.  While a
+configuration is joint, the old voters and the new ones must agree *each by a majority of their own* (§6): then any
+two quorums of neighbouring configurations share a voter too.  A majority of the union of both would not do.
+
+Voters are named by their store ids: a replica that comes back with another disk is another voter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+Halves = tuple[tuple[str, ...], ...]
+"""The sets of voters that must each agree: one, or two while a configuration is joint; none of them empty."""
 
 
 def majority(voters: int) -> int:
@@ -33,3 +40,19 @@ def won(granted: int, voters: int) -> bool:
 def lost(refused: int, voters: int) -> bool:
     """Whether, after `refused` refusals, the rest can no longer elect."""
     return voters - refused < majority(voters)
+
+
+def jointly_agreed(halves: Halves, reached: Mapping[str, int]) -> int:
+    """The highest value that a majority of every half reached; a voter without a value has reached 0."""
+    assert halves, "a quorum of nobody"
+    return min([agreed([reached.get(voter, 0) for voter in half]) for half in halves])
+
+
+def jointly_won(halves: Halves, answers: Mapping[str, bool]) -> bool:
+    """Whether the voters that said yes are a majority of every half."""
+    return all(won(sum([answers.get(voter, False) for voter in half]), len(half)) for half in halves)
+
+
+def jointly_lost(halves: Halves, answers: Mapping[str, bool]) -> bool:
+    """Whether some half can no longer come to a majority."""
+    return any(lost(sum([not answers.get(voter, True) for voter in half]), len(half)) for half in halves)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 
 from raft.effects import ReadReady, ReadRefused, Role
-from raft.quorum import agreed
+from raft.quorum import jointly_agreed
 from raft.replication import Replication
 from raft.state import State
 
@@ -59,9 +59,9 @@ class Reads:
         if not self._rounds:
             return
         state = self._state
-        confirmed = [progress.sequence_acked for progress in state.progress.values()]
-        confirmed.append(self._replication.sequence)
-        upto = agreed(confirmed)
+        confirmed = {progress.store: progress.sequence_acked for progress in state.progress.values()}
+        confirmed[state.config.store_id] = self._replication.sequence
+        upto = jointly_agreed(state.halves, confirmed)
         while self._rounds and self._rounds[0][0] <= upto:
             _, index, ids = self._rounds.popleft()
             state.effects += [ReadReady(read, index) for read in ids]

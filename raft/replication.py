@@ -12,9 +12,20 @@ from __future__ import annotations
 from raft.effects import Apply, Committed, ProposalAppended, ProposalRefused, Role
 from raft.events import Proposal
 from raft.log import entry_bytes
-from raft.messages import COMMAND, NOOP, Append, AppendReply, Entry
-from raft.progress import Progress
-from raft.quorum import agreed
+from raft.messages import (
+    COMMAND,
+    CONFIGURATION,
+    NOOP,
+    Append,
+    AppendReply,
+    Configuration,
+    Entry,
+    SnapshotReply,
+    encode_configuration,
+)
+from raft.progress import Pace, Progress
+from raft.quorum import jointly_agreed
+from raft.snapshots import Transfers
 from raft.state import NEVER_NS, State
 
 APPLY_ENTRIES_MAX = 1024
@@ -26,6 +37,7 @@ class Replication:
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self.transfers = Transfers(state)
         config = state.config
         self._messages_max = config.max_inflight_messages
         self._bytes_max = config.max_inflight_bytes
@@ -46,12 +58,27 @@ class Replication:
         """Open the term with a no-op: only an entry of the own term can commit the earlier ones (§5.4.2, §8)."""
         state = self._state
         next_index = state.log.last_index + 1
-        state.progress = {peer: Progress(next_index, state.now_ns) for peer in state.peers}
+        state.progress = {peer: Progress(next_index, state.now_ns, state.members[peer]) for peer in state.peers}
         self.sequence = 0
         self.commit_deadline_ns = NEVER_NS
         state.append((Entry(state.term, next_index, NOOP, b""),))
         self._office_deadline_ns = self._quorum_deadline_ns()
         self.beat()
+
+    def reconfigure(self, configuration: Configuration) -> None:
+        """Append a configuration, which counts at once (§6), and send it to everybody it names."""
+        state = self._state
+        index = state.log.last_index + 1
+        state.append((Entry(state.term, index, CONFIGURATION, encode_configuration(configuration)),))
+        before = state.progress
+        state.progress = {
+            peer: before[peer]
+            if peer in before and before[peer].store == state.members[peer]
+            else Progress(index, state.now_ns, state.members[peer])
+            for peer in state.peers
+        }
+        self._office_deadline_ns = self._quorum_deadline_ns()
+        self.push_all()
 
     # -- proposals -----------------------------------------------------------------------------
 
@@ -64,7 +91,9 @@ class Replication:
         accepted, code = self._with_room(proposals)
         if accepted:
             term, first = state.term, state.log.last_index + 1
-            state.append([Entry(term, index, COMMAND, p.data) for index, p in enumerate(accepted, first)])
+            state.append(
+                [Entry(term, index, COMMAND, p.data) for index, p in enumerate(accepted, first)], commands=True
+            )
             state.effects += [ProposalAppended(p.id, term, index) for index, p in enumerate(accepted, first)]
             self.push_all()
         if code:
@@ -109,14 +138,16 @@ class Replication:
         self.beat_deadline_ns = state.now_ns + state.config.beat_ns
         for peer, progress in state.progress.items():
             if not self._push(peer, progress):
-                self._send_entries(peer, progress, progress.next - 1)
+                self._send_heartbeat(peer, progress)
+            if progress.pace is Pace.SNAPSHOT:
+                self.transfers.beat(peer, progress)
 
     def begin_round(self) -> int:
         """Ask all voters whether they still follow; returns the number their answers will carry (§6.4)."""
         self.sequence += 1
         for peer, progress in self._state.progress.items():
             if not self._push(peer, progress):
-                self._send_entries(peer, progress, progress.next - 1)
+                self._send_heartbeat(peer, progress)
         return self.sequence
 
     def announce_commit(self) -> None:
@@ -125,7 +156,7 @@ class Replication:
         commit_index = self._state.commit_index
         for peer, progress in self._state.progress.items():
             if progress.commit_sent < min(commit_index, progress.match):
-                self._send_entries(peer, progress, progress.next - 1)
+                self._send_heartbeat(peer, progress)
 
     def push_all(self) -> None:
         """Send every follower what its window lets pass."""
@@ -135,6 +166,8 @@ class Replication:
     def _push(self, peer: str, progress: Progress) -> bool:
         """Send entries while the window is open; returns whether any message left."""
         log, config = self._state.log, self._state.config
+        if progress.next <= log.base_index and progress.pace is not Pace.SNAPSHOT:
+            self.transfers.begin(peer, progress)
         sent = False
         while progress.next <= log.last_index and progress.may_send(self._messages_max, self._bytes_max):
             after = progress.next - 1
@@ -144,15 +177,21 @@ class Replication:
             sent = True
         return sent
 
+    def _send_heartbeat(self, peer: str, progress: Progress) -> None:
+        """An Append without entries; never before what is compacted, of which only the base's term is known."""
+        self._send_append(peer, progress, max(progress.next - 1, self._state.log.base_index), 0)
+
     def _send_entries(self, peer: str, progress: Progress, last: int) -> None:
-        """Send entries from `next` to `last`; none of them when `last` is `next` - 1."""
+        """Send entries from `next` to `last`."""
+        self._send_append(peer, progress, progress.next - 1, last)
+
+    def _send_append(self, peer: str, progress: Progress, prev: int, last: int) -> None:
         state = self._state
         progress.commit_sent = state.commit_index
-        key = (state.term, progress.next, last, state.commit_index, self.sequence)
+        key = (state.term, prev, last, state.commit_index, self.sequence)
         cached = self._cached
         if cached is None or cached[0] != key:  # followers in step get one message object, encoded once
-            prev = progress.next - 1
-            entries = state.log.slice(progress.next, last) if last > prev else ()
+            entries = state.log.slice(prev + 1, last) if last > prev else ()
             prev_term = state.log.term_at(prev)
             message = Append(state.term, prev, prev_term, state.commit_index, self.sequence, entries)
             cached = self._cached = (key, message)
@@ -166,14 +205,29 @@ class Replication:
         if state.role is not Role.LEADER or reply.term != state.term:
             return
         progress = state.progress[sender]
+        if progress.pace is Pace.SNAPSHOT:
+            self.transfers.heard(sender, progress)
         progress.heard_ns = state.now_ns
         progress.sequence_acked = max(progress.sequence_acked, min(reply.sequence, self.sequence))
         if reply.accepted:
-            if progress.acknowledged(min(reply.match_index, state.log.last_index)):
+            match = min(reply.match_index, state.log.last_index)
+            useful = progress.pace is not Pace.SNAPSHOT or match >= state.log.base_index
+            if useful and progress.acknowledged(match):
                 self.advance_commit()
         elif not progress.is_stale_refusal(reply.match_index):
             progress.back_up(self._agreement_hint(reply), reply.match_index)
         self._push(sender, progress)
+
+    def on_snapshot_reply(self, sender: str, reply: SnapshotReply) -> None:
+        """A follower says how much of a snapshot it has."""
+        state = self._state
+        if state.role is not Role.LEADER or reply.term != state.term:
+            return
+        progress = state.progress.get(sender)
+        if progress is None:
+            return
+        progress.heard_ns = state.now_ns
+        self.transfers.on_reply(sender, progress, reply)
 
     def _agreement_hint(self, reply: AppendReply) -> int:
         """Where to probe next: a whole term is skipped at a time (§5.3, the optimisation).
@@ -195,9 +249,9 @@ class Replication:
         counting (Figure 8): a later leader may still overwrite it.
         """
         state = self._state
-        held = [progress.match for progress in state.progress.values()]
-        held.append(state.durability.index)
-        index = agreed(held)
+        held = {progress.store: progress.match for progress in state.progress.values()}
+        held[state.config.store_id] = state.durability.index
+        index = jointly_agreed(state.halves, held)
         if index <= state.commit_index or state.log.term_at(index) != state.term:
             return
         commit(state, index)
@@ -211,9 +265,9 @@ class Replication:
         state = self._state
         if not state.progress:
             return NEVER_NS
-        heard = [progress.heard_ns for progress in state.progress.values()]
-        heard.append(state.now_ns)
-        return agreed(heard) + state.config.election_timeout_ns
+        heard = {progress.store: progress.heard_ns for progress in state.progress.values()}
+        heard[state.config.store_id] = state.now_ns
+        return jointly_agreed(state.halves, heard) + state.config.election_timeout_ns
 
     def check_office(self) -> None:
         """Step down without a majority in contact, or when our own disk hangs (§6.2).

@@ -8,6 +8,10 @@ from __future__ import annotations
 from msgspec import Struct
 
 from raft.core import Core
+from raft.effects import Role
+
+LEARNER = "learner"
+"""The role, for people, of a follower without a vote."""
 
 
 class FollowerStatus(Struct, frozen=True):
@@ -22,7 +26,11 @@ class FollowerStatus(Struct, frozen=True):
 
 
 class DriverStatus(Struct, frozen=True):
-    """One replica.  `cluster_id` is empty and `voters` too until entry 1 exists here; `progress` only on a leader."""
+    """One replica.  `cluster_id` is empty and `voters` too until entry 1 exists here; `progress` only on a leader.
+
+    `role` is ``learner`` for a follower whose store has no vote (yet); `outgoing` are the old voters while a
+    configuration is joint.
+    """
 
     id: str
     role: str
@@ -35,6 +43,8 @@ class DriverStatus(Struct, frozen=True):
     cluster_id: str
     generation: int
     voters: tuple[str, ...]
+    learners: tuple[str, ...]
+    outgoing: tuple[str, ...]
     disk_full: bool
     progress: tuple[FollowerStatus, ...]
 
@@ -44,7 +54,7 @@ def status_of(core: Core, applied_index: int, *, disk_full: bool) -> DriverStatu
     configuration = core.configuration
     return DriverStatus(
         id=core.id,
-        role=core.role.value,
+        role=LEARNER if core.learns and core.role is Role.FOLLOWER else core.role.value,
         term=core.term,
         leader=core.leader,
         commit_index=core.commit_index,
@@ -54,6 +64,8 @@ def status_of(core: Core, applied_index: int, *, disk_full: bool) -> DriverStatu
         cluster_id=configuration.cluster_id if configuration else "",
         generation=configuration.generation if configuration else 0,
         voters=tuple(sorted(configuration.voters)) if configuration else (),
+        learners=tuple(sorted(configuration.learners)) if configuration else (),
+        outgoing=tuple(sorted(configuration.outgoing)) if configuration else (),
         disk_full=disk_full,
         progress=tuple(
             FollowerStatus(

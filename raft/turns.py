@@ -3,8 +3,9 @@
 Owns: the order of things around the core: what is stepped when, effects carried out in order, slices of applying,
 what a full disk refuses.  Must not know: asyncio, threads, timers; time is read from the injected clock.
 
-The driver calls `turn`, `tick` or `written` when something happened, and `settle` after each; then it hands
-`next_batch` to the writer, and comes back at `deadline_ns`, at once while `unfinished`.  A simulator can do the same.
+The driver calls `turn`, `tick`, `written` or `job_done` when something happened, and `settle` after each; then it
+hands `next_batch` to the writer and `jobs` to their threads, and comes back at `deadline_ns`, at once while
+`unfinished`.  A simulator can do the same.
 """
 
 from __future__ import annotations
@@ -21,22 +22,29 @@ from raft.effects import (
     Appended,
     Apply,
     Committed,
+    Installed,
     Persist,
     ProposalAppended,
     ProposalRefused,
     ReadReady,
     ReadRefused,
+    Reconfigured,
+    Restore,
     Role,
     RoleChanged,
     Send,
+    SendChunk,
+    TakeChunk,
     VoteCast,
 )
 from raft.errors import Overloaded, ProtocolViolation
 from raft.events import ApplyDone, Event, Persisted, Proposal, Proposed, ReadRequested, Received, Tick
+from raft.lanes import Job
 from raft.messages import ENTRY_BYTES_MAX, Append, Message
 from raft.observe import Reporter
 from raft.outflow import PROPOSAL_OVERHEAD_BYTES, Outflow
 from raft.protocols import Clock, Dice, Observer, StateMachine, Transport
+from raft.snapshotter import Snapshotter
 from raft.store.log_store import LogStore
 from raft.writer import Batch, Written
 
@@ -54,7 +62,7 @@ class Turns:
     """Core, state machine, callers and what waits for the disk, of one replica.
 
     Attributes:
-        core, counters, applier, calls: for reading.
+        core, counters, applier, calls, snapshots: for reading.
         on_role: called with every `RoleChanged`, right after it was carried out.
     """
 
@@ -70,18 +78,31 @@ class Turns:
         observer: Observer,
     ) -> None:
         assert config.store_id == store.store_id, "a core is bound to the store it votes with"
-        recovered = Recovered(store.recovered.hard_state, store.recovered.entries)
+        found = store.recovered
+        recovered = Recovered(found.hard_state, found.entries, found.base, found.snapshot)
         self.core = Core(config, recovered, dice, clock.now_ns())
         self.counters = Counters()
         self.applier = Applier(machine, clock)
         self.calls = Calls()
         self.report = Reporter(observer, self.core)
+        self.snapshots = Snapshotter(
+            core=self.core,
+            config=config,
+            store=store,
+            transport=transport,
+            clock=clock,
+            machine=machine,
+            applier=self.applier,
+            counters=self.counters,
+            report=self.report,
+            step=self._step,
+        )
         self.on_role: list[Callable[[RoleChanged], None]] = []
         self._store = store
         self._transport = transport
         self._clock = clock
         self._outflow = Outflow(store)
-        self._inbox: deque[tuple[str, Message]] = deque()
+        self._inbox: deque[tuple[str, str, Message]] = deque()
         self._proposals: deque[Proposal] = deque()
         self._reads: list[int] = []
         self._late_until_ns = 0
@@ -94,19 +115,25 @@ class Turns:
             ReadReady: self._do_read_ready,
             ReadRefused: self._do_refused,
             RoleChanged: self._do_role,
+            Reconfigured: self.report.configuration,
             VoteCast: self.report.vote,
             Appended: self.report.appended,
             Committed: self.report.committed,
+            SendChunk: self.snapshots.send_chunk,
+            TakeChunk: self.snapshots.take_chunk,
+            Restore: self._do_restore,
+            Installed: self.snapshots.installed,
         }
+        self.snapshots.recover()
 
     # -- what comes in ---------------------------------------------------------------------------
 
-    def take_message(self, sender: str, message: Message) -> None:
-        """A message for the next turn; dropped when too many wait."""
+    def take_message(self, sender: str, store: str, message: Message) -> None:
+        """A message from the process of `sender` that runs on `store`; dropped when too many wait."""
         if len(self._inbox) >= INBOX_MAX:
             self.counters.received_dropped += 1
         else:
-            self._inbox.append((sender, message))
+            self._inbox.append((sender, store, message))
 
     def check_proposal(self, data: bytes) -> None:
         """Raises Overloaded when too many wait, or this one is too large."""
@@ -189,7 +216,16 @@ class Turns:
             self._step(ApplyDone(self._clock.now_ns(), self.applier.index))
             self.calls.applied_upto(self.applier.index)
             if self._clock.now_ns() - started_ns >= TURN_NS:
-                return
+                break
+        self.snapshots.consider()
+
+    def jobs(self) -> list[Job]:
+        """Work with snapshots for other threads; each job must come back to `job_done`."""
+        return self.snapshots.jobs()
+
+    def job_done(self, job: Job) -> None:
+        """A job ended; raises what must end the replica."""
+        self.snapshots.done(job)
 
     def _step(self, event: Event) -> None:
         self.counters.steps += 1
@@ -203,12 +239,12 @@ class Turns:
             now_ns = self._clock.now_ns()
             if now_ns >= until_ns:
                 return
-            sender, message = inbox.popleft()
+            sender, store, message = inbox.popleft()
             self.counters.received += 1
             if type(message) is Append and self._store.full:
                 message = self._outflow.without_room(message)
             try:
-                self._step(Received(now_ns, sender, message))
+                self._step(Received(now_ns, sender, message, store))
             except ProtocolViolation as violation:
                 self.counters.received_dropped += 1
                 self.report.violation(sender, message, violation)
@@ -241,6 +277,11 @@ class Turns:
     def _do_read_ready(self, effect: ReadReady) -> None:
         self.calls.wait_applied(effect.id, effect.index)
         self.calls.applied_upto(self.applier.index)
+
+    def _do_restore(self, effect: Restore) -> None:
+        self.snapshots.restore(effect)
+        self.calls.skipped(effect.snapshot.index)
+        self.calls.applied_upto(effect.snapshot.index)
 
     def _do_role(self, effect: RoleChanged) -> None:
         self.counters.elections += effect.role is Role.LEADER

@@ -13,17 +13,18 @@ from queue import SimpleQueue
 from msgspec import Struct
 
 from raft.effects import Persist
-from raft.messages import Entry, HardState
+from raft.messages import Base, Entry, HardState
 from raft.protocols import Clock
 from raft.store.log_store import LogStore
 
 
 class Batch(Struct, frozen=True):
-    """One write: everything up to `Persist.write` number `write`."""
+    """One write: everything up to `Persist.write` number `write`; with `base` the log begins anew behind it."""
 
     write: int
     hard_state: HardState | None
     entries: Sequence[Entry]
+    base: Base | None = None
 
 
 class Written(Struct, frozen=True):
@@ -42,11 +43,14 @@ def merge(persists: Sequence[Persist]) -> Batch:
     assert persists, "nothing to merge"
     if len(persists) == 1:
         only = persists[0]
-        return Batch(only.write, only.hard_state, only.entries)
+        return Batch(only.write, only.hard_state, only.entries, only.base)
     hard_state: HardState | None = None
     entries: list[Entry] = []
+    base: Base | None = None
     for persist in persists:
         hard_state = persist.hard_state or hard_state
+        if persist.base is not None:
+            base, entries = persist.base, []
         if not persist.entries:
             continue
         if entries:
@@ -54,7 +58,7 @@ def merge(persists: Sequence[Persist]) -> Batch:
             assert keep <= len(entries), "persisted entries leave a gap"
             del entries[max(0, keep) :]
         entries.extend(persist.entries)
-    return Batch(persists[-1].write, hard_state, entries)
+    return Batch(persists[-1].write, hard_state, entries, base)
 
 
 class Writer:
@@ -91,7 +95,7 @@ class Writer:
         store, started = self._store, self._clock.now_ns()
         size, error = 0, None
         try:
-            size = store.append(batch.hard_state, batch.entries)
+            size = store.append(batch.hard_state, batch.entries, batch.base)
         except BaseException as raised:
             error = raised
         took = self._clock.now_ns() - started

@@ -30,24 +30,35 @@ from raft.core import CoreConfig
 from raft.disk import RealDisk
 from raft.driver import Driver
 from raft.effects import RoleChanged
+from raft.errors import StoreCorrupt
 from raft.messages import Message
 from raft.store.log_store import LogStore
-from scheduler import forwarding, output, roster
+from scheduler import forwarding, output, renewals, roster
 from scheduler.api.events import Events
 from scheduler.api.services import Services
 from scheduler.api.table import problem, serve
 from scheduler.changelog import Changelog
+from scheduler.collector import Collector
+from scheduler.fingerprint import Fingerprint
+from scheduler.homing import Homing
+from scheduler.lease_keeper import LeaseKeeper
+from scheduler.leases import MS_NS, Rules
 from scheduler.machine import Machine
 from scheduler.outcomes import decode_result, encode_result
 from scheduler.output import OutputReader
+from scheduler.placing import Placing
 from scheduler.proposals import BadCall, Proposals
 from scheduler.reign import Reigns
+from scheduler.renewals import Renewals
 from scheduler.roster import Roster, Row
 from scheduler.sessions import Sessions
+from scheduler.shards import OwnerKeeper
 from scheduler.state import State
 
 STOP_S = 1.8
 GC_FIRST_GENERATION = 50_000
+LINK_PROVEN_MS = 1_500
+"""A link whose last proof is older does not count."""
 LINKS_REQUESTS_MIN = 1024
 """Forwarded calls in progress: never fewer than the callers of another replica may have waiting."""
 
@@ -78,6 +89,7 @@ class Replica:
             cluster_name=config.cluster.name,
             dice=dice,
             segment_bytes=config.raft.segment_bytes,
+            retire_damaged=len(mine.peers) > 1,  # alone, there is nobody to learn from
         )
         self.tracer = Tracer(
             mine.id,
@@ -88,11 +100,14 @@ class Replica:
             heartbeat_sample=config.trace.heartbeat_sample,
             meta={"nodes": sorted(mine.peers), "backend": "process", "role": "replica"},
         )
+        self._tell_retired(store)
         self.state = State()
         self.changelog = Changelog()
         self.machine = Machine(self.state, observer=self.tracer, changelog=self.changelog, log=log)
         self.links = Links(
-            identity=LinkIdentity(mine.id, store.store_id, config.cluster.name, self._cluster_id),
+            identity=LinkIdentity(
+                mine.id, store.store_id, config.cluster.name, self._cluster_id, retired=self._retired_stores
+            ),
             peers=dict(mine.peers),
             token=config.security.link_token,
             tracer=self.tracer,
@@ -103,7 +118,7 @@ class Replica:
             requests_max=max(config.links.requests_max, LINKS_REQUESTS_MIN),
         )
         self.driver = Driver(
-            config=core_config(config, store.store_id),
+            config=core_config(config, store.store_id, founds=not store.replaces),
             store=store,
             transport=self.links,
             clock=self._clock,
@@ -122,21 +137,73 @@ class Replica:
             node=mine.id,
             members=lambda: sorted(mine.peers),
             own=self._row,
+            digest=Fingerprint(self.state).now,
             peers=self.links,
             linked=lambda: [peer.peer for peer in self.links.peers_status() if peer.outgoing],
         )
-        self.reigns = Reigns(
-            node=mine.id,
+        self._add_leases()
+        self._add_placing()
+        self._add_services()
+        self.machine.on_applied += [self.sessions.applied, self.placing.applied, self.lease_keeper.applied]
+        self.driver.on_role.append(self._role_changed)
+
+    def _tell_retired(self, store: LogStore) -> None:
+        """Say loudly that a damaged store was taken out of service."""
+        retired = store.retired
+        if retired is None:
+            return
+        text = f"store {retired.store} is damaged and retired: {retired.why}"
+        self._log.error(
+            text,
+            code=StoreCorrupt.code,
+            hint=f"its files are kept in {retired.folder} of the data directory; delete them when they are of no use",
+            store=store.store_id,
+        )
+        self.tracer.emit("note", text=f"{text}; goes on empty, as store {store.store_id}")
+
+    def _add_leases(self) -> None:
+        """What grants leases, while this replica leads, and what asks for them on behalf of agents."""
+        self.lease_keeper = LeaseKeeper(
+            node=self.node,
             consensus=self.driver,
+            term=lambda: self.driver.core.term,
+            state=self.state,
+            rules=lease_rules(self.config),
+            trace=self.tracer,
+            log=self._log,
+            now_ns=self._clock.now_ns,
+            wall_ms=self._wall_ms,
+        )
+        self.renewals = Renewals(node=self.node, leader=self._leader, peers=self.links, keeper=self.lease_keeper)
+
+    def _add_placing(self) -> None:
+        """What decides about work: on every replica, and on the leader alone."""
+        now_s = self._now_s
+        self.placing = Placing(
+            node=self.node,
+            consensus=self.driver,
+            door=self.proposals,
             state=self.state,
             roster=self.roster,
-            now_s=lambda: self._clock.now_ns() / 1e9,
+            now_s=now_s,
             wall_ms=self._wall_ms,
-            log=log,
+            log=self._log,
         )
-        self._add_services()
-        self.machine.on_applied += [self.sessions.applied, self.reigns.applied]
-        self.driver.on_role.append(self._role_changed)
+        self.owner_keeper = OwnerKeeper(
+            node=self.node,
+            consensus=self.driver,
+            state=self.state,
+            members=lambda: sorted(self.config.replica.peers),
+            following=self._following,
+            count_live=self.placing.count_live,
+            now_s=now_s,
+            wall_ms=self._wall_ms,
+            log=self._log,
+        )
+        self.collector = Collector(consensus=self.driver, state=self.state, wall_ms=self._wall_ms, log=self._log)
+        self.reigns = Reigns(
+            consensus=self.driver, work=(self.owner_keeper.run, self.lease_keeper.reign, self.collector.run)
+        )
 
     def _add_services(self) -> None:
         """What agents and API callers talk to."""
@@ -156,6 +223,14 @@ class Replica:
             leader=self._leader,
             wait_applied=self.driver.wait_applied,
             wall_ms=self._wall_ms,
+            renewals=self.renewals,
+            lease_ms=config.lease.duration_ms,
+        )
+        self.homing = Homing(
+            held=self.sessions.held,
+            owner_of=lambda node: self.state.books.shards.owner(node),
+            targets=self._linked,
+            now_s=self._now_s,
         )
         others = [peer for peer in sorted(config.replica.peers) if peer != self.node]
         self.output = OutputReader(others=others, held=self.sessions, peers=self.links)
@@ -192,6 +267,9 @@ class Replica:
                     for name, part in (
                         ("links", self.links.run()),
                         ("proposals", self.proposals.run()),
+                        ("renewals", self.renewals.run()),
+                        ("placing", self.placing.run()),
+                        ("homing", self.homing.run()),
                         ("reigns", self.reigns.run()),
                         ("driver", self.driver.run()),
                     )
@@ -236,16 +314,18 @@ class Replica:
 
     # --- wiring -------------------------------------------------------------------------------
 
-    def _deliver(self, sender: str, message: Message) -> None:
-        self.driver.receive(sender, message)
+    def _deliver(self, sender: str, message: Message, store: str) -> None:
+        self.driver.receive(sender, message, store)
 
     async def _serve(self, sender: str, method: str, body: bytes) -> bytes:
         """Calls of other replicas."""
         match method:
             case forwarding.PROPOSE | forwarding.READ_INDEX:
                 return await self.proposals.serve(method, body)
+            case renewals.RENEW:
+                return await self.renewals.serve(body)
             case roster.ROW:
-                return self.roster.serve(body)
+                return await self.roster.serve(body)
             case output.SESSION_LOGS:
                 return await self.output.serve(body)
         raise BadCall(f"replica {sender} calls {method!r}, which is not known here", hint="is it another version?")
@@ -253,9 +333,10 @@ class Replica:
     def _role_changed(self, change: RoleChanged) -> None:
         self._log.info("role", role=change.role.value, term=change.term, leader=change.leader, why=change.why)
         self.proposals.leader_changed()
+        self.placing.leader_changed()
         self.reigns.role_changed(change)
 
-    def _row(self, *, digest: bool) -> Row:
+    def _row(self) -> Row:
         status = self.driver.status()
         return Row(
             status.id,
@@ -264,8 +345,10 @@ class Replica:
             status.leader,
             status.commit_index,
             status.applied_index,
-            self.state.digest() if digest else "",
+            "",
             self.sessions.usage(),
+            self.lease_keeper.alert,
+            (status.voters, status.outgoing) if status.outgoing else (status.voters,) if status.voters else (),
         )
 
     def _leader(self) -> str | None:
@@ -279,16 +362,38 @@ class Replica:
         configuration = self.driver.core.configuration
         return configuration.generation if configuration else 0
 
+    def _retired_stores(self) -> tuple[str, ...]:
+        configuration = self.driver.core.committed_configuration
+        return configuration.retired if configuration else ()
+
+    def _now_s(self) -> float:
+        return self._clock.now_ns() / 1e9
+
+    def _linked(self) -> list[str]:
+        """The other replicas with proven links both ways."""
+        return [
+            peer.peer
+            for peer in self.links.peers_status()
+            if peer.outgoing and peer.incoming
+            and peer.proven_age_ms is not None and peer.proven_age_ms < LINK_PROVEN_MS
+        ]  # fmt: skip
+
+    def _following(self) -> list[str]:
+        """Of those, the ones that this leader replicates to without having to look for their place."""
+        linked = self._linked()
+        return [one.id for one in self.driver.status().progress if one.id in linked and one.pace == "replicate"]
+
     def _wall_ms(self) -> int:
         return self._clock.wall_ns() // 1_000_000
 
 
-def core_config(config: Config, store_id: str) -> CoreConfig:
-    """What consensus is told, from the configuration."""
+def core_config(config: Config, store_id: str, *, founds: bool = True) -> CoreConfig:
+    """What consensus is told, from the configuration; `founds` of a store that took no damaged one's place."""
     raft = config.raft
     return CoreConfig(
         id=config.replica.id,
         store_id=store_id,
+        founds=founds,
         peers=tuple(sorted(config.replica.peers)),
         election_timeout_ns=raft.election_timeout_ms * 1_000_000,
         max_inflight_messages=raft.max_inflight_messages,
@@ -297,6 +402,22 @@ def core_config(config: Config, store_id: str) -> CoreConfig:
         uncommitted_bytes_max=raft.uncommitted_bytes_max,
         log_entries_max=raft.log_entries_max,
         log_bytes_max=raft.log_bytes_max,
+        snapshot_log_bytes=raft.snapshot_log_bytes,
+        snapshot_entries=raft.snapshot_entries,
+        snapshot_chunk_bytes=raft.snapshot_chunk_bytes,
+        keep_tail_entries=raft.keep_tail_entries,
+    )
+
+
+def lease_rules(config: Config) -> Rules:
+    """The terms of leases, from the configuration."""
+    lease = config.lease
+    allowance_ms = lease.reconnect_allowance_ms or lease.duration_ms * 3 // 2
+    return Rules(
+        lease_ns=lease.duration_ms * MS_NS,
+        reconnect_ns=allowance_ms * MS_NS,
+        drift_ppm=lease.drift_ppm,
+        delta_ns=lease.delta_ms * MS_NS,
     )
 
 
@@ -309,8 +430,9 @@ def add_metrics(metrics: Metrics, replica: Replica) -> None:
     read("commit_index", "Highest committed index", lambda: [((), float(driver.core.commit_index))])
     read("applied_index", "Highest applied index", lambda: [((), float(driver.applied_index))])
     read("sessions", "Agents' sessions held here", lambda: [((), float(len(replica.sessions.usage())))])
+    read("ring_epoch", "Epoch of the shard owners", lambda: [((), float(replica.state.books.shards.epoch))])
     read("proposals_waiting", "Proposals waiting here", lambda: [((), float(replica.proposals.waiting))])
-    read("placements_in_flight", "Placements proposed, not decided", lambda: [((), float(replica.reigns.in_flight))])
+    read("placements_in_flight", "Placements proposed, not decided", lambda: [((), float(replica.placing.in_flight))])
     read("elections_won", "Elections won", lambda: [((), float(driver.counters.elections))], counts=True)
     read("entries_applied", "Entries applied", lambda: [((), float(driver.counters.applied))], counts=True)
 

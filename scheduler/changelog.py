@@ -57,6 +57,13 @@ class Changelog:
             self._count -= len(dropped)
             self._forgotten = forgotten
 
+    def skip(self, index: int) -> None:
+        """The state jumped to `index`: what changed up to there is not known."""
+        assert index >= self._last, "the state never goes back"
+        self._ring.clear()
+        self._count = 0
+        self._last = self._forgotten = index
+
     def wake(self) -> None:
         """Tell the followers that something was added; once a batch."""
         self._woken.set()

@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from scheduler.model import Capacity, Exit, ResolvedJob
+from scheduler.model import LABELS_MAX, TAINTS_MAX, Capacity, Exit, LabelKey, LabelValue, ResolvedJob, Taint
 
 VERSION = 1
 COMMAND_BYTES_MAX = 1 << 20
@@ -20,6 +20,9 @@ COMMAND_BYTES_MAX = 1 << 20
 TimeMs = Annotated[int, Meta(ge=0, le=1 << 53)]
 Identity = Annotated[str, Meta(min_length=1, max_length=253)]
 Sequence = Annotated[int, Meta(ge=-1, le=1 << 62)]
+Epoch = Annotated[int, Meta(ge=0, le=1 << 62)]
+Labels = Annotated[dict[LabelKey, LabelValue], Meta(max_length=LABELS_MAX)]
+Taints = Annotated[tuple[Taint, ...], Meta(max_length=TAINTS_MAX)]
 
 
 class RegisterNode(Struct, frozen=True, array_like=True, tag=1):
@@ -33,6 +36,10 @@ class RegisterNode(Struct, frozen=True, array_like=True, tag=1):
     isolation_why: str
     address: str
     time_ms: TimeMs
+    labels: Labels = {}
+    taints: Taints = ()
+    installation: str = ""
+    """Random id of the agent's directory; "" from an agent that has none."""
 
 
 class SubmitJob(Struct, frozen=True, array_like=True, tag=2):
@@ -71,6 +78,8 @@ class Plan(Struct, frozen=True, array_like=True, tag=4):
     decided_by: str
     why: str
     time_ms: TimeMs
+    ring_epoch: Epoch = 0
+    """Epoch of the owners that the decider knew (`SetOwners`)."""
 
 
 class AllocationStatus(Struct, frozen=True, array_like=True):
@@ -104,6 +113,33 @@ class StopUnknown(Struct, frozen=True, array_like=True, tag=6):
     time_ms: TimeMs
 
 
+class Loss(Struct, frozen=True, array_like=True):
+    """A node whose leases have run out, by the arithmetic of the leader that proposes this."""
+
+    node: str
+    incarnation: str
+    registered_index: int
+    """Of the registration that this is about: a node that registered anew meanwhile is not lost."""
+    silent_ms: int
+    """For people."""
+
+
+class NodesLost(Struct, frozen=True, array_like=True, tag=40):
+    """Nodes are lost: what is on them is unknown from now on."""
+
+    losses: tuple[Loss, ...]
+    declared_by: str
+    time_ms: TimeMs
+
+
+class NodeSettled(Struct, frozen=True, array_like=True, tag=41):
+    """The lease of a node's former incarnation has run out: it may get work."""
+
+    node: str
+    registered_index: int
+    time_ms: TimeMs
+
+
 class SetNodeState(Struct, frozen=True, array_like=True, tag=7):
     """Cordon or uncordon a node."""
 
@@ -112,7 +148,66 @@ class SetNodeState(Struct, frozen=True, array_like=True, tag=7):
     time_ms: TimeMs
 
 
-Command = RegisterNode | SubmitJob | StopJob | Plan | ReportStatus | StopUnknown | SetNodeState
+class SetOwners(Struct, frozen=True, array_like=True, tag=20):
+    """From `epoch` (the present one + 1) on, these replicas own the arcs of the ring."""
+
+    epoch: Epoch
+    owners: tuple[Identity, ...]
+    decided_by: str
+    why: str
+    time_ms: TimeMs
+
+
+class Collect(Struct, frozen=True, array_like=True, tag=25):
+    """Forget jobs that finished long ago, longest finished first: which ones, the state decides.
+
+    A job is forgotten when it finished before `finished_before_ms`, or while more than `keep_max`
+    finished allocations would be left; at most about `allocations_max` of them at once.
+    """
+
+    finished_before_ms: TimeMs
+    keep_max: Annotated[int, Meta(ge=0, le=1 << 40)]
+    allocations_max: Annotated[int, Meta(ge=1, le=1 << 20)]
+    time_ms: TimeMs
+
+
+class SetNodeLabels(Struct, frozen=True, array_like=True, tag=26):
+    """An operator gives a node labels, or takes back such ones; the agent's own are not touched."""
+
+    node: str
+    put: Labels
+    remove: Annotated[tuple[str, ...], Meta(max_length=LABELS_MAX)]
+    time_ms: TimeMs
+
+
+class SetNodeTaints(Struct, frozen=True, array_like=True, tag=27):
+    """An operator taints a node, or takes back such taints; the agent's own are not touched.
+
+    What runs there and does not tolerate a NoExecute taint is stopped.
+    """
+
+    node: str
+    put: Taints
+    remove: Annotated[tuple[tuple[str, str], ...], Meta(max_length=TAINTS_MAX)]
+    """(key, effect); effect "" takes back every effect of the key."""
+    time_ms: TimeMs
+
+
+Command = (
+    RegisterNode
+    | SubmitJob
+    | StopJob
+    | Plan
+    | ReportStatus
+    | StopUnknown
+    | SetNodeState
+    | SetOwners
+    | NodesLost
+    | NodeSettled
+    | Collect
+    | SetNodeLabels
+    | SetNodeTaints
+)
 
 
 class Envelope(Struct, frozen=True, array_like=True):

@@ -25,6 +25,12 @@ class CommandTooNew(SkerryError):
     code = "command-too-new"
 
 
+class SnapshotTooNew(SkerryError):
+    """A snapshot was written by a newer program: this replica must stop rather than lose a part of it."""
+
+    code = "snapshot-too-new"
+
+
 class NodeUnreachable(SkerryError):
     """No replica holds a session of this node, or its agent does not answer."""
 

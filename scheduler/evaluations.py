@@ -8,11 +8,14 @@ every command; enumerating them costs what it returns, never a scan of all alloc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from scheduler.lifecycle import LIVE, backoff_ms, starts_again
+from scheduler.lifecycle import HOLDING, backoff_ms, starts_again
+from scheduler.model import AllocationState, RestartPolicy
 
 if TYPE_CHECKING:
     from scheduler.state.allocations import AttemptTable
@@ -39,8 +42,9 @@ def due_ms(job: JobRecord, attempts: AttemptTable, ordinal: int) -> int | None:
       1. a stopped job, or an ordinal beyond `replicas`, needs none;
       2. without an attempt: now;
       3. with a live attempt (also one that is stopping): none, its exit comes first;
-      4. an attempt of an earlier shape of the job, or one that was stopped on purpose: now;
-      5. else the restart policy decides, after a back-off from the committed time of the exit.
+      4. with an unknown one: none, unless its node is lost and ends `stop` workloads by itself: then now;
+      5. an attempt of an earlier shape of the job, or one that was stopped on purpose: now;
+      6. else the restart policy decides, after a back-off from the committed time of the exit.
     """
     if job.stopped or ordinal >= job.replicas:
         return None
@@ -48,9 +52,13 @@ def due_ms(job: JobRecord, attempts: AttemptTable, ordinal: int) -> int | None:
     if row < 0:
         return 0
     state = attempts.state(row)
-    if state in LIVE:
+    if state in HOLDING:
         return None
-    if attempts.version[row] < job.shape_version or attempts.stop_index[row]:
+    superseded = attempts.version[row] < job.shape_version or attempts.stop_index[row] > 0
+    if state is AllocationState.UNKNOWN:
+        may = attempts.lost_index[row] > 0 and attempts.fence[row] > 0
+        return 0 if may and (superseded or job.policy is not RestartPolicy.NEVER) else None
+    if superseded:
         return 0
     if not starts_again(job.policy, state, attempts.failures[row], job.spec.backoff_limit):
         return None
@@ -60,10 +68,17 @@ def due_ms(job: JobRecord, attempts: AttemptTable, ordinal: int) -> int | None:
 def pending(state: State, now_ms: int, *, limit: int = 1024) -> list[Pending]:
     """Allocations that may be placed at `now_ms` (Unix milliseconds), at most `limit`.
 
-    Jobs take turns of `FAIR_SHARE`, so a job of 100,000 does not keep a small one waiting.
+    A higher priority goes first; jobs of one priority take turns of `FAIR_SHARE`, so a job of
+    100,000 does not keep a small one waiting.
     """
     taken: list[Pending] = []
-    queues = [(job, job.waiting.ready()) for job in waiting_jobs(state, now_ms)]
+    for _, equals in groupby(waiting_jobs(state, now_ms), key=lambda job: job.spec.priority):
+        _take_turns(state, list(equals), taken, limit)
+    return taken
+
+
+def _take_turns(state: State, jobs: Sequence[JobRecord], taken: list[Pending], limit: int) -> None:
+    queues = [(job, job.waiting.ready()) for job in jobs]
     while queues and len(taken) < limit:
         again = []
         for job, ready in queues:
@@ -75,13 +90,12 @@ def pending(state: State, now_ms: int, *, limit: int = 1024) -> list[Pending]:
                     again.append((job, ready))
                     break
             if len(taken) >= limit:
-                return taken
+                return
         queues = again
-    return taken
 
 
 def waiting_jobs(state: State, now_ms: int) -> list[JobRecord]:
-    """Jobs with something to place at `now_ms`, longest waiting first."""
+    """Jobs with something to place at `now_ms`: highest priority first, then longest waiting."""
     jobs = state.books.jobs
     found = []
     for job_id in jobs.waiting:
@@ -89,6 +103,7 @@ def waiting_jobs(state: State, now_ms: int) -> list[JobRecord]:
         job.waiting.promote(now_ms)
         if job.waiting.ready_count():
             found.append(job)
+    found.sort(key=lambda job: -job.spec.priority)
     return found
 
 

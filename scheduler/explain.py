@@ -16,27 +16,32 @@ from typing import Any, Final
 import numpy as np
 from msgspec.structs import replace
 
-from scheduler.engine import filters, scores
+from scheduler.engine import filters, marks, scores
+from scheduler.engine.drafts import request_for
 from scheduler.engine.filters import FILTERS, FITS, Verdicts
 from scheduler.engine.world import RESOURCES, Int64s, PlacementRequest, World, needs
 from scheduler.model import Capacity, ResolvedJob, job_id
+from scheduler.state.allocations import NONE, UNKNOWN_CODE
 from scheduler.state.jobs import JobRecord
+from scheduler.state.nodes import Registration
 from scheduler.state.state import State
 from scheduler.state.views import counts as job_counts
 from scheduler.state.views import state_of
+from scheduler.taints import spelled
 from scheduler.units import format_cpu, format_memory
 
 NODES_SHOWN: Final = 1_000
+NODES_NAMED: Final = 4
 _PPM: Final = 1_000_000
 _SPELL: Final[dict[str, Callable[[int], str]]] = {"cpu": format_cpu, "memory": format_memory, "pids": str}
-_COSTS: Final = {"node-ready": _PPM, "node-connected": 2 * _PPM, "ports": _PPM}
+_COSTS: Final = {"node-ready": _PPM, "node-connected": 2 * _PPM, "ports": _PPM, "node-selector": _PPM, "taints": _PPM}
 """What a failed filter adds to a node's distance; a resource adds its shortage over its need."""
 
 
 def explain(state: State, job: str, now_ms: int, absent: Sequence[str] = ()) -> dict[str, Any] | None:
     """Explain one job (``namespace/name``); None when there is no such job.
 
-    Keys: job, state, allocation (the one explained, or None), placed (every wanted allocation
+    Keys: job, state, allocation (the one explained, or None), priority, placed (every wanted allocation
     has been given a node and none waits for another), reason, counts (allocations by state, nodes
     by first failing filter), nodes[node, filter, need, have] (filter None = fits),
     nearest{node, change} or None, scores[node, score, of, parts] of fitting nodes, best first.
@@ -48,7 +53,7 @@ def explain(state: State, job: str, now_ms: int, absent: Sequence[str] = ()) -> 
     ordinal = _subject(record)
     row = -1 if ordinal is None else record.newest_row(ordinal)
     live = state.books.is_live(row)
-    request = PlacementRequest(record.allocation(ordinal or 0), record.need, record.ports, record.per_node)
+    request = request_for(record, ordinal or 0)
     if live:
         world, request = _without(state, world, request, row)
     verdicts = filters.verdicts(world, request, world.used)
@@ -57,10 +62,11 @@ def explain(state: State, job: str, now_ms: int, absent: Sequence[str] = ()) -> 
         "job": record.id,
         "state": state_of(state.books, record),
         "allocation": None if ordinal is None else record.allocation(ordinal),
+        "priority": record.spec.priority,
         "placed": not len(record.waiting) and not record.stopped,
         "reason": _reason(state, record, row, verdicts, nearest, now_ms),
         "counts": {**job_counts(state.books, record), **_node_counts(verdicts)},
-        "nodes": _nodes(world, request, verdicts),
+        "nodes": _nodes(state, world, request, verdicts),
         "nearest": nearest,
         "scores": _scores(world, request, verdicts),
     }
@@ -69,7 +75,7 @@ def explain(state: State, job: str, now_ms: int, absent: Sequence[str] = ()) -> 
 def why_not_placed(state: State, job: str, now_ms: int, absent: Sequence[str] = ()) -> str:
     """One line why not every allocation of the job is placed; "" when nothing waits."""
     record = state.books.jobs.get(job)
-    if record is None or not len(record.waiting):
+    if record is None or not (len(record.waiting) or _unknown(state, record)):
         return ""
     found = explain(state, job, now_ms, absent)
     return "" if found is None else str(found["reason"])
@@ -97,7 +103,7 @@ def could_ever_fit(state: State, job: ResolvedJob) -> dict[str, Any] | None:
     return {
         "reason": f"no node could ever hold it, even empty: {_words(verdicts)}",
         "counts": _node_counts(verdicts),
-        "nodes": _nodes(world, request, verdicts),
+        "nodes": _nodes(state, world, request, verdicts),
         "nearest": nearest,
     }
 
@@ -139,7 +145,7 @@ def _words(verdicts: Verdicts) -> str:
     return listed or "no node is registered"
 
 
-def _nodes(world: World, request: PlacementRequest, verdicts: Verdicts) -> list[dict[str, Any]]:
+def _nodes(state: State, world: World, request: PlacementRequest, verdicts: Verdicts) -> list[dict[str, Any]]:
     listed: list[dict[str, Any]] = []
     by_name = sorted(range(len(world)), key=world.names.__getitem__)
     for slot in by_name[:NODES_SHOWN]:
@@ -148,8 +154,17 @@ def _nodes(world: World, request: PlacementRequest, verdicts: Verdicts) -> list[
             listed.append({"node": world.names[slot], "filter": None, "need": None, "have": None})
         else:
             need, have = filters.need_and_have(world, request, slot, verdict)
+            if FILTERS[verdict] == "node-ready":
+                have = _standing(state.books.nodes.entries[slot])
             listed.append({"node": world.names[slot], "filter": FILTERS[verdict], "need": need, "have": have})
     return listed
+
+
+def _standing(entry: Registration) -> str:
+    """Why a node takes no work."""
+    if not entry.lost_index and not entry.settled:
+        return "waiting for the lease of its former sandboxer to run out"
+    return entry.shown_state
 
 
 def _scores(world: World, request: PlacementRequest, verdicts: Verdicts) -> list[dict[str, Any]]:
@@ -181,6 +196,9 @@ def _distance(world: World, request: PlacementRequest) -> Int64s:
     total = np.zeros(len(world), dtype=np.int64)
     total += np.where(world.ready, 0, _COSTS["node-ready"])
     total += np.where(world.present, 0, _COSTS["node-connected"])
+    for label in request.selector:
+        total += np.where(marks.selected((label,), world.labels, len(world)), 0, _COSTS["node-selector"])
+    total += np.where(marks.admitted(request.tolerations, world.taints, len(world)), 0, _COSTS["taints"])
     total += np.where(filters.port_free(world, request.ports), 0, _COSTS["ports"])
     for capacity, used, need in zip(world.capacity, world.used, needs(request.need), strict=True):
         if need > 0:
@@ -195,9 +213,21 @@ def _changes(state: State, world: World, request: PlacementRequest, slot: int, *
     node = world.names[slot]
     changes = []
     if not world.ready[slot]:
-        changes.append(f"uncordon {node}")
+        entry = state.books.nodes.entries[slot]
+        if entry.lost_index:
+            changes.append(f"bring {node} back, it is lost")
+        elif not entry.settled:
+            changes.append(f"wait until the lease of {node}'s former sandboxer has run out")
+        else:
+            changes.append(f"uncordon {node}")
     if not world.present[slot]:
         changes.append(f"bring the agent of {node} back")
+    missing = filters.labels_missing(world, request, slot)
+    if missing:
+        changes.append(f"label {node} {filters.labels_listed(missing)}")
+    changes += [
+        f"untaint {node} {spelled(taint)}, or tolerate it" for taint in filters.repelled_by(world, request, slot)
+    ]
     for position, name in enumerate(RESOURCES):
         capacity, used = int(world.capacity[position][slot]), int(world.used[position][slot])
         need, free = needs(request.need)[position], max(0, capacity - used)
@@ -222,22 +252,46 @@ def _reason(
 ) -> str:
     books = state.books
     tally = job_counts(books, job)
+    kept = f"; {unknown}" if (unknown := _unknown(state, job)) else ""
     if job.stopped:
         return f"the job was stopped; {job.live} attempts are still to end" if job.live else "the job was stopped"
     if not len(job.waiting):
         live = f"{tally['running']} of {job.replicas} allocations run, {job.live} attempts are placed"
         ended = [f"{tally[name]} {name}" for name in ("complete", "failed", "lost", "stopped") if tally[name]]
         stopping = "; those that stop are placed anew once their exit is reported" if tally["stopping"] else ""
-        return live + (f"; ended: {', '.join(ended)}" if ended else "") + stopping + _last_exit(state, row)
+        return live + kept + (f"; ended: {', '.join(ended)}" if ended else "") + stopping + _last_exit(state, row)
     if not job.waiting.ready_count():
         wait_s = max(0, (job.waiting.next_due_ms() or now_ms) - now_ms) / 1000
         return f"{tally['backing_off']} allocations back off, the next for {wait_s:.1f} s more{_last_exit(state, row)}"
     fitting = int((verdicts == FITS).sum())
-    waiting = f"{job.waiting.ready_count()} of {job.replicas} allocations wait"
+    waiting = f"{job.waiting.ready_count()} of {job.replicas} allocations wait{_outranked(state, job)}"
     if fitting:
         return f"{waiting}; {fitting} of {len(verdicts)} nodes fit, so the next plan places one"
     near = f"; nearest is {nearest['node']}: {nearest['change']}" if nearest else ""
     return f"{waiting}; 0 of {len(verdicts)} nodes fit: {_words(verdicts)}{near}"
+
+
+def _outranked(state: State, job: JobRecord) -> str:
+    """What is placed before this job because of its priority, in words."""
+    jobs = state.books.jobs
+    others = [jobs.by_id[name] for name in jobs.waiting]
+    before = sum(other.waiting.ready_count() for other in others if other.spec.priority > job.spec.priority)
+    return f" with priority {job.spec.priority}, after {before} of higher priority" if before else ""
+
+
+def _unknown(state: State, job: JobRecord) -> str:
+    """What is said of allocations that wait for a lost node, "" when there are none."""
+    attempts = state.books.attempts
+    rows = job.newest[: job.replicas]
+    rows = rows[rows != NONE]
+    unknown = rows[attempts.states(rows) == UNKNOWN_CODE].tolist()
+    kept = [row for row in unknown if not attempts.fence[row]]
+    nodes = sorted(dict.fromkeys(state.books.nodes.entries[attempts.node[row]].node for row in kept))
+    if not kept:
+        return ""
+    shown = ", ".join(nodes[:NODES_NAMED]) + (", …" if len(nodes) > NODES_NAMED else "")
+    where = "its node is lost" if len(nodes) == 1 else "their nodes are lost"
+    return f"{len(kept)} unknown, not replaced: {where}; on_disconnect keep ({shown})"
 
 
 def _last_exit(state: State, row: int) -> str:

@@ -21,6 +21,7 @@ from raft.errors import Overloaded, SkerryError
 from scheduler.commands import AllocationStatus, Command, ReportStatus, StopUnknown
 from scheduler.errors import NodeUnreachable
 from scheduler.proposals import Applied
+from scheduler.renewals import GRANTED, HELLO_AGAIN, Grant, Renewal
 from scheduler.session import (
     FRAME_BYTES_MAX,
     AgentHello,
@@ -63,6 +64,14 @@ class Door(Protocol):
         ...
 
 
+class Renews(Protocol):
+    """What a session needs of `scheduler.renewals.Renewals`."""
+
+    async def renew(self, renewal: Renewal) -> tuple[int, Grant]:
+        """(confirmed index, grant)."""
+        ...
+
+
 class Log(Protocol):
     """The part of a logger that is used."""
 
@@ -96,6 +105,7 @@ class HeldSession:
         log: Log,
         wall_ms: Callable[[], int],
         wait_applied: Callable[..., Awaitable[None]],
+        renewals: Renews,
     ) -> None:
         self.node = hello.node
         self.hello = hello
@@ -108,6 +118,7 @@ class HeldSession:
         self._log = log
         self._wall_ms = wall_ms
         self._wait_applied = wait_applied
+        self._renewals = renewals
         self._marked = asyncio.Event()
         self._marked.set()
         self._sent: object = None
@@ -215,31 +226,37 @@ class HeldSession:
                 await asyncio.sleep(RETRY_S)
                 continue
             assignments, stops = self._state.desired_for(self.node)
-            if (assignments, stops) == self._sent:
+            known, unsure = self._state.registration(self.node), self._state.unsure_on(self.node)
+            if known is None or known.incarnation != self.hello.incarnation or known.lost_index:
+                continue  # it is no longer this agent's: its next renewal is told so
+            if (assignments, stops, known.registered_index, unsure) == self._sent:
                 continue
+            index, registration = self._state.index, known.registered_index
             try:
                 for part in _parts(assignments):
-                    await self._wire.send(Desired(self._generation, self._state.index, part, stops))
+                    await self._wire.send(Desired(self._generation, index, part, stops, registration, unsure))
             except SessionLost:
                 return
-            self._sent = (assignments, stops)
+            self._sent = (assignments, stops, registration, unsure)
 
     async def _confirm(self) -> None:
-        """Confirm the newest heartbeat by a quorum round begun after it arrived."""
+        """Confirm the newest renewal by a quorum round that the leader began after it got it."""
         while True:
             await self._beaten.wait()
             self._beaten.clear()
             number = self._heartbeat
             try:
-                index = await self._door.barrier(timeout_s=BARRIER_S)
-            except SkerryError:
+                async with asyncio.timeout(BARRIER_S):
+                    index, grant = await self._renewals.renew(Renewal(self.node, self.hello.incarnation, number))
+            except (SkerryError, TimeoutError):
                 continue
-            registration = self._state.registration(self.node)
-            if registration is None or registration.incarnation != self.hello.incarnation:
-                await self._wire.refuse("stale-incarnation", "the node registered anew meanwhile", "say hello again")
+            if grant.code in HELLO_AGAIN:
+                await self._wire.refuse(grant.code, "the node has to register again", "say hello again")
                 return
+            if grant.code != GRANTED:
+                continue
             try:
-                await self._wire.send(HeartbeatConfirmed(number, index))
+                await self._wire.send(HeartbeatConfirmed(number, index, grant.lease_ms, grant.registration))
             except SessionLost:
                 return
 
@@ -272,7 +289,7 @@ class HeldSession:
             part = tuple(reports[first : first + REPORTS_MAX])
             command = ReportStatus(self.node, self.hello.incarnation, part, self._wall_ms())
             applied = await self._door.propose(command, timeout_s=PROPOSE_S)
-            if applied.result.code in ("stale-incarnation", "no-such-node"):
+            if applied.result.code in HELLO_AGAIN:
                 raise StaleIncarnation(applied.result.message)
             index = applied.index
             unknown = getattr(applied.result, "unknown", ())

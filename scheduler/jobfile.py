@@ -9,6 +9,7 @@ Defaults:
   restartPolicy      service: Always; batch: OnFailure
   backoffLimit       service: none; batch: 6 failed attempts per allocation
   namespace          default
+  network            bridge where the node has one, else host; bridge if a containerPort differs from its hostPort
 A service may set a backoffLimit too; with restartPolicy Never it would mean nothing and is refused.
 """
 
@@ -31,6 +32,7 @@ from scheduler.model import (
     Resources,
     ResourceSet,
     RestartPolicy,
+    Toleration,
     Workload,
 )
 from scheduler.units import UnitError, format_cpu, format_memory, parse_cpu_millicores, parse_memory_bytes
@@ -44,7 +46,7 @@ TEXT_BYTES_MAX: Final = 128 << 10
 """Command and environment together; the kernel's own bound for one argument is of this size."""
 
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.A)
-_PATH: Final = re.compile(r" - at `(?:key in )?\$?([^`]*)`$")
+_PATH: Final = re.compile(r" - at (?:`key` in )?`(?:key in )?\$?([^`]*)`$")
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `([^`]*)`")
 _MISSING: Final = re.compile(r"Object missing required field `([^`]*)`")
 
@@ -90,9 +92,11 @@ def resolve(spec: JobSpec) -> ResolvedJob:
     _check_command(spec)
     _check_environment(spec)
     _check_ports(spec.ports)
+    _check_network(spec)
     limits, requests = _amounts(spec.resources)
     policy = spec.restart_policy or _default_policy(spec.kind)
     _check_policy(spec, policy)
+    _check_tolerations(spec.tolerations)
     workload = Workload(
         job=spec.name,
         namespace=spec.namespace,
@@ -103,9 +107,20 @@ def resolve(spec: JobSpec) -> ResolvedJob:
         ports=tuple((port.name, port.host_port) for port in spec.ports),
         grace_s=spec.termination_grace_period_seconds,
         on_disconnect=spec.on_disconnect,
+        network=_network(spec),
+        container_ports=tuple(_container_port(port) for port in spec.ports) if _translates(spec) else (),
     )
     backoff = DEFAULT_BACKOFF_LIMIT[spec.kind] if spec.backoff_limit is None else spec.backoff_limit
-    return ResolvedJob(workload, spec.replicas, *requests, policy.value, backoff)
+    return ResolvedJob(
+        workload,
+        spec.replicas,
+        *requests,
+        policy,
+        backoff,
+        spec.priority,
+        tuple(sorted(spec.node_selector.items())),
+        spec.tolerations,
+    )
 
 
 def _spec(value: Mapping[str, Any]) -> JobSpec:
@@ -164,10 +179,17 @@ _HINTS: Final = {
     "pids": "use a whole number from 1 to 4194304",
     "ports": "write a list such as: ports: [{name: http, hostPort: 8080}]",
     "hostPort": "use a whole number from 1 to 65535",
+    "containerPort": "use a whole number from 1 to 65535",
+    "network": "use host, none or bridge",
     "restartPolicy": "use Always, OnFailure or Never",
     "backoffLimit": "use a whole number from 0 to 1000",
     "terminationGracePeriodSeconds": "use whole seconds from 0 to 3600",
     "on_disconnect": "use keep or stop",
+    "priority": "use a whole number from -1000000000 to 1000000000; higher is placed first",
+    "nodeSelector": 'write labels that a node must have, such as: nodeSelector: {disk: "ssd"}',
+    "tolerations": "write a list such as: tolerations: [{key: dedicated, value: db, effect: NoSchedule}]",
+    "operator": "use Equal (the default) or Exists",
+    "effect": "use NoSchedule, PreferNoSchedule or NoExecute, or leave it out for all three",
     "resources": "write requests and limits, such as: resources: {requests: {cpu: 250m, memory: 64Mi}}",
     "requests": "write amounts such as: requests: {cpu: 250m, memory: 64Mi, pids: 64}",
     "limits": "write amounts such as: limits: {cpu: 250m, memory: 64Mi, pids: 64}",
@@ -178,8 +200,13 @@ _ALIASES: Final = {
     "args": "put the arguments into command",
     "limit": "it is called limits",
     "request": "it is called requests",
-    "containerPort": "workloads share the node's ports: use hostPort",
+    "networkMode": "it is called network",
+    "hostNetwork": 'write network: "host"',
     "port": "it is called hostPort",
+    "tolerationSeconds": "work that does not tolerate a NoExecute taint is stopped at once; there is no delay",
+    "affinity": "there is no affinity yet: use nodeSelector and tolerations",
+    "priorityClassName": "there are no classes: write the number as priority",
+    "nodeName": 'use nodeSelector: {"skerry/node": "a1"}',
     "gpu": "GPUs cannot be requested; known fields here: cpu, memory, pids",
 }
 
@@ -194,6 +221,7 @@ _FIELDS_BY_LAST: Final = {
     "requests": _fields(ResourceSet),
     "limits": _fields(ResourceSet),
     "ports": _fields(Port),
+    "tolerations": _fields(Toleration),
 }
 
 
@@ -278,6 +306,35 @@ def _check_ports(ports: tuple[Port, ...]) -> None:
         names[port.name] = numbers[port.host_port] = position
 
 
+def _check_network(spec: JobSpec) -> None:
+    if spec.network == "none" and spec.ports:
+        raise JobFileError(
+            "a job with network none can be reached at no port", hint="leave the ports out, or use network bridge",
+            field="ports",
+        )  # fmt: skip
+    if spec.network != "host":
+        return
+    for position, port in enumerate(spec.ports):
+        if _container_port(port) != port.host_port:
+            raise JobFileError(
+                f"ports[{position}].containerPort: a job with network host listens at hostPort itself",
+                hint="leave containerPort out, or use network bridge",
+                field=f"ports[{position}].containerPort",
+            )
+
+
+def _container_port(port: Port) -> int:
+    return port.host_port if port.container_port is None else port.container_port
+
+
+def _translates(spec: JobSpec) -> bool:
+    return any(_container_port(port) != port.host_port for port in spec.ports)
+
+
+def _network(spec: JobSpec) -> str:
+    return spec.network or ("bridge" if _translates(spec) else "")
+
+
 def _amounts(resources: Resources) -> tuple[Limits, tuple[int, int, int]]:
     """(limits, requests); requests in the order cpu, memory, pids."""
     asked, bound = resources.requests, resources.limits
@@ -291,6 +348,21 @@ def _amounts(resources: Resources) -> tuple[Limits, tuple[int, int, int]]:
     _check_order("memory", memory, limit_memory, format_memory(memory), format_memory(limit_memory))
     _check_order("pids", pids, limit_pids, str(pids), str(limit_pids))
     return Limits(limit_cpu, limit_memory, limit_pids), (cpu, memory, pids)
+
+
+def _check_tolerations(tolerations: tuple[Toleration, ...]) -> None:
+    for position, toleration in enumerate(tolerations):
+        if toleration.operator == "Exists" and toleration.value:
+            raise JobFileError(
+                f"tolerations[{position}].value: Exists takes every value",
+                hint="leave the value out, or use operator Equal", field=f"tolerations[{position}].value",
+            )  # fmt: skip
+        if toleration.operator == "Equal" and not toleration.key:
+            raise JobFileError(
+                f"tolerations[{position}].key is missing",
+                hint="name the taint's key; only operator Exists may leave it out, and then tolerates every key",
+                field=f"tolerations[{position}].key",
+            )
 
 
 def _check_order(name: str, request: int, limit: int, request_text: str, limit_text: str) -> None:

@@ -31,6 +31,7 @@ class Happening(StrEnum):
     BROKE = "broke"
     WAS_STOPPED = "was-stopped"
     VANISHED = "vanished"
+    NODE_LOST = "node-lost"
 
 
 _S = AllocationState
@@ -55,11 +56,24 @@ TRANSITIONS: Final[dict[tuple[AllocationState, Happening], AllocationState]] = {
     (_S.STOPPING, _H.BROKE): _S.STOPPED,
     (_S.STOPPING, _H.WAS_STOPPED): _S.STOPPED,
     (_S.STOPPING, _H.VANISHED): _S.LOST,
+    (_S.PLACED, _H.NODE_LOST): _S.UNKNOWN,
+    (_S.RUNNING, _H.NODE_LOST): _S.UNKNOWN,
+    (_S.STOPPING, _H.NODE_LOST): _S.UNKNOWN,
+    (_S.UNKNOWN, _H.STARTED): _S.RUNNING,
+    (_S.UNKNOWN, _H.STOP_ORDERED): _S.UNKNOWN,
+    (_S.UNKNOWN, _H.SUCCEEDED): _S.COMPLETE,
+    (_S.UNKNOWN, _H.BROKE): _S.FAILED,
+    (_S.UNKNOWN, _H.WAS_STOPPED): _S.STOPPED,
+    (_S.UNKNOWN, _H.VANISHED): _S.LOST,
+    (_S.UNKNOWN, _H.NODE_LOST): _S.UNKNOWN,
 }
 """Every legal step.  The four ended states have no row: nothing happens to them any more."""
 
-LIVE: Final = (_S.PLACED, _S.RUNNING, _S.STOPPING)
-"""States that book capacity, ports included."""
+HOLDING: Final = (_S.PLACED, _S.RUNNING, _S.STOPPING)
+"""States that hold their allocation: another attempt waits for their end."""
+
+LIVE: Final = (*HOLDING, _S.UNKNOWN)
+"""States that book capacity, ports included.  What is unknown stays booked on its lost node."""
 
 ENDED: Final = (_S.COMPLETE, _S.FAILED, _S.STOPPED, _S.LOST)
 
@@ -76,7 +90,7 @@ def happening_of(end: Exit) -> Happening:
     """
     if end.reason == ExitReason.LOST:
         return Happening.VANISHED
-    if end.reason == ExitReason.STOPPED:
+    if end.reason in (ExitReason.STOPPED, ExitReason.LEASE):
         return Happening.WAS_STOPPED
     if end.reason == ExitReason.EXITED and end.status_known and end.code == 0:
         return Happening.SUCCEEDED
@@ -136,6 +150,7 @@ def job_state(
     waiting: int,
     complete: int,
     broken: int,
+    unknown: int = 0,
     batch: bool = False,
 ) -> JobState:
     """The word for a job.  Counts are allocations, by their newest attempt.
@@ -148,6 +163,7 @@ def job_state(
         waiting: allocations that wait to be placed, now or after a back-off.
         complete: allocations that finished well and stay finished.
         broken: allocations that failed, or were lost under policy Never, and stay so.
+        unknown: allocations on lost nodes that may run there or not.
         batch: the job is to finish; with 0 replicas it has, while a service of 0 runs as wanted.
     """
     if stopped:
@@ -156,7 +172,7 @@ def job_state(
         return JobState.STOPPING if live else JobState.COMPLETE if batch else JobState.RUNNING
     if complete + broken == replicas:
         return JobState.FAILED if broken else JobState.COMPLETE
-    if broken:
+    if broken or unknown:
         return JobState.DEGRADED
     if waiting:
         return JobState.PENDING

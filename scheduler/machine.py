@@ -1,15 +1,17 @@
 """Committed entries become state, trace events and wake-ups.
 
-Owns: the order "apply, then tell".  Must not know: consensus, HTTP, or what a command means.
+Owns: the order "apply, then tell", and handing the state out and taking it back whole.
+Must not know: consensus, HTTP, or what a command means.
 
-Applying is deterministic, failure included: a command that cannot be read, or that trips over
-the state, is refused by every replica alike and the next one is applied.  Only a command of a
-newer version stops the process: guessing what it means would make the replicas differ.
+Data that is no command is refused by every replica alike and the next entry is applied.  An exception out of
+the state is the impossible: part of the command may be done, and books that are half changed must
+neither be served nor frozen, so the process ends with the trace.  So does a command of a newer
+version: guessing what it means would make the replicas differ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from raft.messages import COMMAND, Entry
@@ -18,6 +20,7 @@ from scheduler.changelog import Changelog
 from scheduler.errors import CommandTooNew
 from scheduler.state import State
 from scheduler.state.results import Result
+from scheduler.state.snapshot import FrozenState
 
 
 class Log(Protocol):
@@ -49,12 +52,30 @@ class Machine:
 
         Raises:
             CommandTooNew: the log holds a command of a newer version of Skerry.
+            Exception: applying failed; the state must not be used any more.
         """
         results = [self._apply_one(entry) for entry in entries]
         self.changelog.wake()
         for listener in self.on_applied:
             listener(self.state.index)
         return results
+
+    def freeze(self) -> FrozenState:
+        """The state of this moment; what is applied later does not change it."""
+        return self.state.freeze()
+
+    def restore(self, index: int, term: int, chunks: Iterable[bytes]) -> None:
+        """Become the state frozen at `index`; followers of changes are told that there is a gap.
+
+        Raises:
+            ValueError: `chunks` are no whole state of that index and term; nothing was changed.
+            SnapshotTooNew: a newer program wrote them.
+        """
+        self.state.restore(index, term, chunks)
+        self.changelog.skip(index)
+        self.changelog.wake()
+        for listener in self.on_applied:
+            listener(index)
 
     def _apply_one(self, entry: Entry) -> Result | None:
         if entry.kind != COMMAND:
@@ -72,8 +93,7 @@ class Machine:
             return self.state.apply(entry.index, entry.term, entry.data)
         except CommandTooNew:
             raise
-        except Exception as error:  # the same on every replica, so refusing keeps them alike
+        except Exception as error:
             self._log.error("a command tripped over the state", index=entry.index, error=repr(error), exc_info=True)
             self._observer.emit("inv", name="apply", ok=False, index=entry.index, why=repr(error))
-            self.state.advance(entry.index, entry.term)
-            return Result(index=entry.index, code="internal", message=f"applying it failed: {error!r}")
+            raise

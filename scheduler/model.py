@@ -22,7 +22,16 @@ Name = Annotated[str, Meta(pattern=NAME_PATTERN, description="DNS label, RFC 112
 Quantity = Annotated[str, Meta(max_length=32, description="Kubernetes quantity, such as 250m or 64Mi")]
 RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,128}$(?!\n)")]
 
+LABEL_KEY_PATTERN = r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$(?!\n)"
+LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$(?!\n)"
+LabelKey = Annotated[str, Meta(pattern=LABEL_KEY_PATTERN, description="label key, such as disk or example.org/disk")]
+LabelValue = Annotated[str, Meta(pattern=LABEL_VALUE_PATTERN, description="label value, at most 63 characters")]
+
 REPLICAS_MAX = 100_000
+LABELS_MAX = 64
+TAINTS_MAX = 64
+TOLERATIONS_MAX = 64
+PRIORITY_MAX = 1_000_000_000
 COMMAND_ARGUMENTS_MAX = 256
 ENVIRONMENT_MAX = 256
 PORTS_MAX = 64
@@ -37,11 +46,38 @@ class RestartPolicy(StrEnum):
     NEVER = "Never"
 
 
+class TaintEffect(StrEnum):
+    """What a taint does to work that does not tolerate it."""
+
+    NO_SCHEDULE = "NoSchedule"
+    PREFER_NO_SCHEDULE = "PreferNoSchedule"
+    NO_EXECUTE = "NoExecute"
+
+
+class Taint(Struct, frozen=True, array_like=True):
+    """Keeps work off a node; the same key may stand there once an effect."""
+
+    key: LabelKey
+    value: LabelValue
+    effect: TaintEffect
+
+
+class Toleration(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which taints a job puts up with.  An empty key (with Exists) or effect stands for every one."""
+
+    key: Annotated[str, Meta(pattern=rf"(^$(?!\n))|{LABEL_KEY_PATTERN}")] = ""
+    operator: Literal["Equal", "Exists"] = "Equal"
+    value: LabelValue = ""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+
+
 class Port(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """A TCP port that the workload needs on its node's address."""
 
     name: Name
     host_port: Annotated[int, Meta(ge=1, le=65535)]
+    container_port: Annotated[int, Meta(ge=1, le=65535)] | None = None
+    """Where a workload with its own network listens; None: the same number."""
 
 
 class ResourceSet(Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,12 +110,18 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     )
     resources: Resources = field(default_factory=Resources)
     ports: Annotated[tuple[Port, ...], Meta(max_length=PORTS_MAX)] = ()
+    network: Literal["host", "none", "bridge"] | None = None
     restart_policy: RestartPolicy | None = field(default=None, name="restartPolicy")
     backoff_limit: Annotated[int, Meta(ge=0, le=1000)] | None = field(default=None, name="backoffLimit")
     termination_grace_period_seconds: Annotated[int, Meta(ge=0, le=3600)] = field(
         default=5, name="terminationGracePeriodSeconds"
     )
     on_disconnect: Literal["keep", "stop"] = "keep"
+    priority: Annotated[int, Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)] = 0
+    node_selector: Annotated[dict[LabelKey, LabelValue], Meta(max_length=LABELS_MAX)] = field(
+        default_factory=dict, name="nodeSelector"
+    )
+    tolerations: Annotated[tuple[Toleration, ...], Meta(max_length=TOLERATIONS_MAX)] = ()
 
 
 Amount = Annotated[int, Meta(ge=0, le=1 << 60)]
@@ -106,6 +148,10 @@ class Workload(Struct, frozen=True, array_like=True):
     ports: tuple[tuple[str, int], ...]
     grace_s: int
     on_disconnect: str
+    network: str = ""
+    """host | none | bridge; empty: bridge where the node has one, else host."""
+    container_ports: tuple[int, ...] = ()
+    """One for each of `ports`; empty: the same numbers."""
 
 
 class ResolvedJob(Struct, frozen=True, array_like=True):
@@ -116,9 +162,14 @@ class ResolvedJob(Struct, frozen=True, array_like=True):
     cpu_millicores: Amount
     memory_bytes: Amount
     pids: Amount
-    restart_policy: str
+    restart_policy: RestartPolicy
     backoff_limit: int
     """Failed attempts of one allocation before it stays failed; -1 = no bound."""
+    priority: int = 0
+    """Higher is placed first; at most `PRIORITY_MAX` either way."""
+    node_selector: tuple[tuple[str, str], ...] = ()
+    """Labels that a node must have, sorted."""
+    tolerations: tuple[Toleration, ...] = ()
 
 
 class Capacity(Struct, frozen=True, array_like=True):
@@ -139,6 +190,7 @@ class AllocationState(StrEnum):
     FAILED = "failed"
     STOPPED = "stopped"
     LOST = "lost"
+    UNKNOWN = "unknown"
 
 
 class ExitReason(StrEnum):
@@ -150,6 +202,8 @@ class ExitReason(StrEnum):
     STOPPED = "stopped"
     START_FAILED = "start-failed"
     LOST = "lost"
+    LEASE = "lease"
+    """Its node ended it because the node's lease had run out."""
 
 
 class Exit(Struct, frozen=True):

@@ -11,9 +11,29 @@ from typing import Any
 import msgspec
 
 from raft.errors import OutcomeUnknown
-from scheduler.state.results import JobResult, NodeResult, PlanResult, Result, StatusResult, StopsResult
+from scheduler.state.results import (
+    CollectResult,
+    JobResult,
+    LossResult,
+    NodeResult,
+    OwnersResult,
+    PlanResult,
+    Result,
+    StatusResult,
+    StopsResult,
+)
 
-_KINDS: tuple[type[Result], ...] = (Result, NodeResult, JobResult, PlanResult, StatusResult, StopsResult)
+_KINDS: tuple[type[Result], ...] = (
+    Result,
+    LossResult,
+    NodeResult,
+    JobResult,
+    PlanResult,
+    StatusResult,
+    StopsResult,
+    OwnersResult,
+    CollectResult,
+)
 _decoders = {kind.__name__: msgspec.msgpack.Decoder(kind) for kind in _KINDS}
 _tagged = msgspec.msgpack.Decoder(tuple[str, msgspec.Raw])
 

@@ -1,4 +1,4 @@
-"""Placing what waits, on the leader.
+"""Placing what waits: the loop that every replica runs for the work that is its own.
 
 Owns: when to draft placements, what is in flight, and when to try a refused one again.
 Must not know: how a node is chosen (`scheduler.engine`), consensus, or time but the clock given.
@@ -29,7 +29,7 @@ PLANS_MAX = 4
 """Plans in flight."""
 PROPOSE_S = 10.0
 DOUBT_S = 30.0
-"""How long a plan of unknown fate stays booked within one reign."""
+"""How long a plan of unknown fate stays booked."""
 IDLE_S = 5.0
 """Look again after this long even when nothing woke us."""
 REFUSALS_FREE = 3
@@ -47,6 +47,11 @@ class Drafted(Protocol):
     @property
     def placements(self) -> tuple[Placement, ...]:
         """Placements to propose, in order."""
+        ...
+
+    @property
+    def ring_epoch(self) -> int:
+        """Epoch of the owners they were drafted under."""
         ...
 
 
@@ -105,12 +110,12 @@ class Backoffs:
 
 
 class Placer:
-    """One reign's placement loop.
+    """A replica's placement loop.
 
     Args:
         node: this replica's id, named in every plan as who decided it.
         engine: drafts placements from the committed state.
-        propose: commits a plan on this replica as leader; raises SkerryError.
+        propose: commits a plan and returns once it is applied here; raises SkerryError.
         now_s: monotonic seconds.
         wall_ms: Unix milliseconds, for people.
     """
@@ -147,11 +152,7 @@ class Placer:
         self._woken.set()
 
     async def run(self) -> None:
-        """Place until cancelled (leadership lost) or a proposal says that we do not lead.
-
-        What was in flight then is forgotten with this object: its fate is decided by the log,
-        and whoever leads next sees it in the state.
-        """
+        """Place until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
                 self._woken.clear()
@@ -177,7 +178,7 @@ class Placer:
             assert key not in self._in_flight, f"{key} is in flight already"
             self._in_flight[key] = placement
         self._plans += 1
-        plan = Plan(draft.placements, self._node, "filter-score", self._wall_ms())
+        plan = Plan(draft.placements, self._node, "filter-score", self._wall_ms(), draft.ring_epoch)
         group.create_task(self._carry(plan), name="plan")
         return True
 

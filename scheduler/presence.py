@@ -1,11 +1,11 @@
-"""Which nodes are reachable, as the leader knows it.
+"""Which nodes are reachable, as one replica knows it.
 
 Owns: when a node without a session counts as absent for new placements.  Must not know:
 leases, or placement.
 
-This is volatile knowledge of one leader, never committed: an absent node gets no new work, and
-what runs there is left alone.  A node has `ABSENT_S` to dial another replica after its session
-broke, and as long after an election before the new leader judges it.
+This is volatile knowledge of each replica, never committed: an absent node gets no new work from
+it, and what runs there is left alone.  A node has `ABSENT_S` to dial another replica after its
+session broke, and as long after a replica's start before that replica judges it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ABSENT_S = 6.0
 
 
 class Presence:
-    """The leader's view of the sessions of all replicas.
+    """One replica's view of the sessions of all.
 
     Args:
         roster: asks every replica which sessions it holds.

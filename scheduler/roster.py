@@ -10,13 +10,15 @@ is shown as ``unreachable``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from raft.errors import SkerryError
+from raft.quorum import majority
+from raft.status import LEARNER
 from scheduler.proposals import Peers
 
 ROW = "row"
@@ -25,7 +27,7 @@ LEADER = "leader"
 
 
 class RowCall(Struct, frozen=True, array_like=True):
-    """Describe yourself; the digest only when asked, it costs a pass over the state."""
+    """Describe yourself; the digest only when asked, it costs a pass over what changed of the state."""
 
     digest: bool
 
@@ -45,6 +47,10 @@ class Row(Struct, frozen=True, array_like=True):
     applied_index: int = 0
     digest: str = ""
     sessions: dict[str, tuple[int, int]] = {}
+    alert: str = ""
+    """What people should know now, "" when nothing is wrong."""
+    halves: tuple[tuple[str, ...], ...] = ()
+    """The voters as this replica knows them; while the configuration is joint the new ones and the old ones."""
 
 
 class Verdict(Struct, frozen=True):
@@ -57,14 +63,6 @@ class Verdict(Struct, frozen=True):
     summary: str
 
 
-class Own(Protocol):
-    """Makes this replica's own row."""
-
-    def __call__(self, *, digest: bool) -> Row:
-        """The row of this moment."""
-        ...
-
-
 _row_decoder = msgspec.msgpack.Decoder(Row)
 _call_decoder = msgspec.msgpack.Decoder(RowCall)
 
@@ -75,7 +73,8 @@ class Roster:
     Args:
         node: this replica's id.
         members: ids of all replicas, this one included.
-        own: makes this replica's row.
+        own: makes this replica's row, without the digest.
+        digest: works out (index, digest) of its state; awaited only when asked for.
         peers: links to the others.
         linked: ids of the others to whom a link is up; who is not linked is not waited for.
     """
@@ -85,23 +84,25 @@ class Roster:
         *,
         node: str,
         members: Callable[[], Sequence[str]],
-        own: Own,
+        own: Callable[[], Row],
+        digest: Callable[[], Awaitable[tuple[int, str]]],
         peers: Peers,
         linked: Callable[[], Sequence[str]],
     ) -> None:
         self._node = node
         self._members = members
         self._own = own
+        self._digest = digest
         self._peers = peers
         self._linked = linked
 
     def own(self) -> Row:
         """This replica's own row, without its digest."""
-        return self._own(digest=False)
+        return self._own()
 
-    def serve(self, body: bytes) -> bytes:
+    async def serve(self, body: bytes) -> bytes:
         """Answer the call ``row``; raises msgspec.DecodeError or ValidationError."""
-        return msgspec.msgpack.encode(self._own(digest=_call_decoder.decode(body).digest))
+        return msgspec.msgpack.encode(await self._described(digest=_call_decoder.decode(body).digest))
 
     async def gather(self, *, timeout_s: float, digest: bool) -> list[Row]:
         """One row a member, sorted by id, within `timeout_s`."""
@@ -110,10 +111,17 @@ class Roster:
 
         async def row(member: str) -> Row:
             if member == self._node:
-                return self._own(digest=digest)
+                return await self._described(digest=digest)
             return await self._ask(member, body, timeout_s) if member in linked else Row(member, UNREACHABLE)
 
         return list(await asyncio.gather(*(row(member) for member in sorted(self._members()))))
+
+    async def _described(self, *, digest: bool) -> Row:
+        """This replica's row; with a digest, `applied_index` is the index that it is of."""
+        if not digest:
+            return self._own()
+        index, text = await self._digest()
+        return replace(self._own(), applied_index=index, digest=text)
 
     async def _ask(self, member: str, body: bytes, timeout_s: float) -> Row:
         try:
@@ -127,30 +135,54 @@ def verdict(rows: Sequence[Row]) -> Verdict:
     """What the rows mean together.
 
     Writes can be committed when the leader of the highest term that anyone reports says itself
-    that it leads, and a majority of all members answer and follow it.  `survives` is how many
-    of those may fail until that is no longer so.
+    that it leads, and a majority of the voters answer and follow it (of the old and of the new voters each, while
+    the configuration is joint).  `survives` is how many of those may fail until that is no longer so.
     """
     answering = [row for row in rows if row.role != UNREACHABLE]
-    silent = [row.id for row in rows if row.role == UNREACHABLE]
     term = max((row.term for row in answering), default=0)
-    leader = next((row.id for row in answering if row.role == LEADER and row.term == term), None)
-    quorum = len(rows) // 2 + 1
-    following = sum(1 for row in answering if leader is not None and row.leader == leader and row.term == term)
-    if leader is None or following < quorum:
-        return Verdict(False, 0, leader, term, _unhealthy(rows, silent, leader, following, quorum))
-    survives = following - quorum
+    leader = next((row for row in answering if row.role == LEADER and row.term == term), None)
+    halves = _halves(rows, leader)
+    following = [
+        row.id for row in answering
+        if leader is not None and row.leader == leader.id and row.term == term and row.role != LEARNER
+    ]  # fmt: skip
+    survives = min(sum(voter in following for voter in half) - majority(len(half)) for half in halves)
+    if leader is None or survives < 0:
+        why = _unhealthy(rows, halves, leader.id if leader else None, following)
+        return Verdict(False, 0, leader.id if leader else None, term, why)
     summary = f"healthy; survives {survives} more {'loss' if survives == 1 else 'losses'}"
-    if silent:
+    if learners := [row.id for row in rows if row.role == LEARNER]:
+        summary += f"; learning, without a vote: {', '.join(learners)}"
+    if silent := _silent(rows):
         summary += f"; not reached: {', '.join(silent)}"
-    return Verdict(True, survives, leader, term, summary)
+    return Verdict(True, survives, leader.id, term, summary)
 
 
-def _unhealthy(rows: Sequence[Row], silent: Sequence[str], leader: str | None, following: int, quorum: int) -> str:
-    if len(rows) - len(silent) < quorum:
-        return (
-            f"no quorum: {len(rows) - len(silent)} of {len(rows)} replicas answer, {quorum} are needed; "
-            f"not reached: {', '.join(silent)}"
-        )
+def _halves(rows: Sequence[Row], leader: Row | None) -> tuple[tuple[str, ...], ...]:
+    """The voters, as the leader has them, else as the row that knows most; all rows while nobody knows."""
+    best = leader or max(rows, key=lambda row: (row.term, row.commit_index), default=None)
+    return (best.halves if best else ()) or (tuple(row.id for row in rows),)
+
+
+def _silent(rows: Sequence[Row]) -> list[str]:
+    return [row.id for row in rows if row.role == UNREACHABLE]
+
+
+def _unhealthy(
+    rows: Sequence[Row], halves: tuple[tuple[str, ...], ...], leader: str | None, following: Sequence[str]
+) -> str:
+    voting = [row.id for row in rows if row.role not in (UNREACHABLE, LEARNER)]
+    for half in halves:
+        quorum, answer = majority(len(half)), sum(voter in voting for voter in half)
+        if answer < quorum:
+            why = f"no quorum: {answer} of {len(half)} {_voters(rows, half)} answer, {quorum} are needed"
+            return f"{why}; not reached: {', '.join(_silent(rows))}" if _silent(rows) else why
     if leader is None:
         return "no leader: an election is under way"
-    return f"no quorum: {following} of {len(rows)} replicas follow {leader}, {quorum} are needed"
+    half = min(halves, key=lambda each: sum(voter in following for voter in each) - majority(len(each)))
+    count = sum(voter in following for voter in half)
+    return f"no quorum: {count} of {len(half)} {_voters(rows, half)} follow {leader}, {majority(len(half))} are needed"
+
+
+def _voters(rows: Sequence[Row], half: Sequence[str]) -> str:
+    return "replicas" if len(half) == len(rows) else "voters"

@@ -17,7 +17,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from scheduler.commands import AllocationStatus
+from scheduler.commands import AllocationStatus, Labels, Taints
 from scheduler.model import Capacity, Workload
 
 SESSION_PATH = "/v1/agents"
@@ -38,6 +38,10 @@ class AgentHello(Struct, frozen=True, array_like=True, tag=1):
     isolation: str
     isolation_why: str
     address: str
+    labels: Labels = {}
+    taints: Taints = ()
+    installation: str = ""
+    """Random id of the agent's directory: two directories never work as one node at a time."""
 
 
 class SessionAccepted(Struct, frozen=True, array_like=True, tag=2):
@@ -46,6 +50,8 @@ class SessionAccepted(Struct, frozen=True, array_like=True, tag=2):
     cluster_id: str
     replica: str
     leader: str | None
+    lease_ms: int = 0
+    """How long a renewal will last, to choose a pace by; each confirmation says it for itself."""
 
 
 class SessionRefused(Struct, frozen=True, array_like=True, tag=3):
@@ -66,10 +72,16 @@ class Heartbeat(Struct, frozen=True, array_like=True, tag=4):
 
 
 class HeartbeatConfirmed(Struct, frozen=True, array_like=True, tag=5):
-    """A quorum round begun after heartbeat `number` arrived has succeeded."""
+    """A quorum round that the leader began after it got renewal `number` has succeeded.
+
+    The node's lease lasts `lease_ms` from the *send* of that number, for the registration of that
+    index.  0 ms: the replica's session is good, but nothing is granted.
+    """
 
     number: int
     index: int
+    lease_ms: int = 0
+    registration: int = 0
 
 
 class Assignment(Struct, frozen=True, array_like=True):
@@ -96,6 +108,10 @@ class Desired(Struct, frozen=True, array_like=True, tag=6):
     index: int
     assignments: tuple[Assignment, ...]
     stops: tuple[StopOrder, ...]
+    registration: int = 0
+    """Index of the node's registration: `stop` workloads start only under a lease for the same one."""
+    unsure: tuple[tuple[str, int], ...] = ()
+    """(allocation, epoch) of attempts that the node has to tell of again, since it was lost."""
 
 
 class Status(Struct, frozen=True, array_like=True, tag=7):
@@ -146,6 +162,10 @@ class LogsReply(Struct, frozen=True, array_like=True, tag=10):
     cursor: str
     ended: bool
     error: str
+
+
+OWNER_IS = "owner is "
+"""How a replica's `Goodbye.why` begins that sends an agent to its node's owner; the owner's id follows."""
 
 
 class Goodbye(Struct, frozen=True, array_like=True, tag=11):

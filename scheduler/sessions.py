@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
 
 from raft.errors import SkerryError
 from scheduler.commands import RegisterNode
-from scheduler.held_session import Door, HeldSession, Log
+from scheduler.held_session import Door, HeldSession, Log, Renews
 from scheduler.model import NAME_PATTERN
 from scheduler.session import (
     FRAME_BYTES_MAX,
@@ -62,6 +62,8 @@ class Sessions:
         leader: the leader as far as known.
         wait_applied: returns once an index is applied here.
         wall_ms: Unix milliseconds, for people.
+        renewals: gets renewals confirmed.
+        lease_ms: how long a renewal lasts, told to agents for their pace.
     """
 
     def __init__(
@@ -78,6 +80,8 @@ class Sessions:
         leader: Callable[[], str | None],
         wait_applied: Callable[..., Awaitable[None]],
         wall_ms: Callable[[], int],
+        renewals: Renews,
+        lease_ms: int,
         sessions_max: int = SESSIONS_MAX,
     ) -> None:
         self._replica = replica
@@ -91,6 +95,8 @@ class Sessions:
         self._leader = leader
         self._wait_applied = wait_applied
         self._wall_ms = wall_ms
+        self._renewals = renewals
+        self._lease_ms = lease_ms
         self._sessions_max = sessions_max
         self._by_node: dict[str, HeldSession] = {}
         self._open = 0
@@ -104,6 +110,10 @@ class Sessions:
     def usage(self) -> dict[str, tuple[int, int]]:
         """Nodes whose session is held here, with (CPU nanoseconds, memory bytes) as last reported."""
         return {node: session.node_usage for node, session in sorted(self._by_node.items())}
+
+    def held(self) -> Mapping[str, HeldSession]:
+        """All sessions held here, by node."""
+        return self._by_node
 
     def get(self, node: str) -> HeldSession | None:
         """The session of `node`, if it is held here."""
@@ -164,6 +174,7 @@ class Sessions:
             log=self._log,
             wall_ms=self._wall_ms,
             wait_applied=self._wait_applied,
+            renewals=self._renewals,
         )
         older = self._by_node.get(hello.node)
         self._by_node[hello.node] = session
@@ -171,7 +182,7 @@ class Sessions:
         try:
             if older is not None:
                 await older.end("replaced")
-            await wire.send(SessionAccepted(cluster_id, self._replica, self._leader()))
+            await wire.send(SessionAccepted(cluster_id, self._replica, self._leader(), self._lease_ms))
             self._trace.emit("conn", peer=hello.node, what="opened", why="session")
             self._log.info("holding a session", node=hello.node, incarnation=hello.incarnation)
             why = await session.serve()
@@ -217,7 +228,7 @@ class Sessions:
         """Make the committed registration equal to the hello."""
         await self._door.barrier(timeout_s=BARRIER_S)
         known = self._state.registration(hello.node)
-        if known is not None and _same(known, hello):
+        if known is not None and not known.lost_index and _same(known, hello):
             return
         command = RegisterNode(
             hello.node,
@@ -228,6 +239,9 @@ class Sessions:
             hello.isolation_why,
             hello.address,
             self._wall_ms(),
+            labels=hello.labels,
+            taints=hello.taints,
+            installation=hello.installation,
         )
         applied = await self._door.propose(command, timeout_s=REGISTER_S)
         if applied.result.code:
@@ -237,5 +251,8 @@ class Sessions:
 
 def _same(known: Any, hello: AgentHello) -> bool:
     """Whether the committed registration says what the hello says."""
-    fields = ("incarnation", "boot_id", "capacity", "isolation", "isolation_why", "address")
+    fields = (
+        "incarnation", "boot_id", "capacity", "isolation", "isolation_why", "address", "labels", "taints",
+        "installation",
+    )  # fmt: skip
     return all(getattr(known, field) == getattr(hello, field) for field in fields)

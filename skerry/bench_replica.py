@@ -10,7 +10,7 @@ import asyncio
 import gc
 import json
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -46,6 +46,26 @@ class Counting:
         """Answers each entry with its index."""
         return [entry.index for entry in entries]
 
+    def freeze(self) -> Nothing:
+        """There is no state but the index, which the snapshot names itself."""
+        return Nothing()
+
+    def restore(self, index: int, term: int, chunks: Iterable[bytes]) -> None:
+        """Nothing to restore; the chunks are read, as they would be."""
+        for _ in chunks:
+            pass
+
+
+class Nothing:
+    """The frozen state of `Counting`."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """No bytes."""
+        return iter(())
+
+    def release(self) -> None:
+        """Nothing was held."""
+
 
 class BenchReplica:
     """The parts of one replica, and the commands."""
@@ -61,7 +81,7 @@ class BenchReplica:
             tracer=Tracer(config["id"], None, self.clock, incarnation=new_incarnation(dice)),
             clock=self.clock,
             dice=dice,
-            deliver=lambda sender, message: self.driver.receive(sender, message),
+            deliver=lambda sender, message, store: self.driver.receive(sender, message, store),
             serve=self._serve,
         )
         self.driver = Driver(

@@ -107,11 +107,24 @@ class Client:
 
     async def node(self, node: str) -> dict[str, Any]:
         """One node."""
-        return await self._call("GET", f"/v1/nodes/{quote(node, safe='')}")
+        return await self._call("GET", _node_path(node))
 
     async def cordon(self, node: str, *, on: bool = True) -> dict[str, Any]:
         """Take a node out of placement, or (`on` False) back in."""
-        return await self._call("POST", f"/v1/nodes/{quote(node, safe='')}/{'cordon' if on else 'uncordon'}", {})
+        return await self._call("POST", f"{_node_path(node)}/{'cordon' if on else 'uncordon'}", {})
+
+    async def label(
+        self, node: str, *, put: Mapping[str, str] | None = None, remove: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Give a node labels, and take given ones back by key."""
+        return await self._call("POST", f"{_node_path(node)}/labels", {"put": dict(put or {}), "remove": list(remove)})
+
+    async def taint(
+        self, node: str, *, put: Sequence[Mapping[str, str]] = (), remove: Sequence[Mapping[str, str]] = ()
+    ) -> dict[str, Any]:
+        """Taint a node with ``{key, value, effect}``, and take given ones back by ``{key, effect}``."""
+        body = {"put": [dict(taint) for taint in put], "remove": [dict(taint) for taint in remove]}
+        return await self._call("POST", f"{_node_path(node)}/taints", body)
 
     async def status(self) -> dict[str, Any]:
         """The cluster's health; answers without a quorum too."""
@@ -206,6 +219,10 @@ def split_job(job: str) -> tuple[str, str]:
     """``name`` or ``namespace/name`` as (namespace, name), ready for a path."""
     namespace, _, name = job.rpartition("/")
     return quote(namespace or "default", safe=""), quote(name, safe="")
+
+
+def _node_path(node: str) -> str:
+    return f"/v1/nodes/{quote(node, safe='')}"
 
 
 def _job_path(job: str) -> str:

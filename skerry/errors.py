@@ -14,6 +14,7 @@ OK, FAILED, USAGE, NOT_PLACED, NO_LEADER, NOT_ALLOWED, UNKNOWN, BUG = 0, 1, 2, 3
 _EXIT_BY_CODE = {
     "usage": USAGE,
     "bad-config": USAGE,
+    "no-process-control": USAGE,
     "not-placed": NOT_PLACED,
     "not-leader": NO_LEADER,
     "no-leader": NO_LEADER,
@@ -57,6 +58,12 @@ class DevError(SkerryError):
     """The development cluster could not be started, found or stopped."""
 
     code = "dev"
+
+
+class NoProcessControl(SkerryError):
+    """A fault needs the cluster's processes, and only its addresses are known."""
+
+    code = "no-process-control"
 
 
 class ApiError(SkerryError):

@@ -1,6 +1,6 @@
 """What every test shares: honest skips.
 
-A test that needs root, cgroups or qemu is skipped where these do not exist, with the reason;
+A test that needs root, cgroups, qemu, a browser or Docker is skipped where these do not exist, with the reason;
 with SKERRY_NO_SKIPS=1 (continuous integration) a skip is a failure.
 """
 
@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from compose_cluster import why_no_docker
 
 NO_SKIPS = os.environ.get("SKERRY_NO_SKIPS") == "1"
 
@@ -28,7 +29,11 @@ def _why_no_qemu() -> str:
     return f"needs {', '.join(missing)} to boot a machine with cgroup v2" if missing else ""
 
 
-NEEDS = {"root": _why_no_root, "qemu": _why_no_qemu}
+def _why_no_browser() -> str:
+    return "" if any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))) else "needs Chromium"
+
+
+NEEDS = {"root": _why_no_root, "qemu": _why_no_qemu, "browser": _why_no_browser, "docker": why_no_docker}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

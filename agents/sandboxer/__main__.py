@@ -19,23 +19,22 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import dataclass
 from typing import Final
 
-from agents.sandboxer import adoption, journal, linux, process, protocol
+from agents.sandboxer import adoption, fence, isolation, journal_file, linux, protocol
 from agents.sandboxer import events as ev
 from agents.sandboxer.cgroups import detect
-from agents.sandboxer.cgroups.base import Backend, CgroupError
+from agents.sandboxer.cgroups.base import CgroupError
 from agents.sandboxer.core import Core
 from agents.sandboxer.journal import Journal
 from agents.sandboxer.loop import Loop
+from agents.sandboxer.network import Network
+from agents.sandboxer.network_publish import Publisher
 from agents.sandboxer.output import Outputs
 from agents.sandboxer.runtime import Runtime
 from agents.sandboxer.server import Server
 from agents.sandboxer.trace import Tracer, meta_fields
 
-FULL: Final = "{} + pid,mount namespaces"
-DEGRADED: Final = "degraded"
 REMOVE_S_MAX: Final = 10.0
 LOCK_WAIT_S: Final = 1.0
 """How long a predecessor that is just ending is waited for."""
@@ -46,16 +45,6 @@ class CannotStart(Exception):
     """Why this sandboxer ends at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Isolation:
-    """What holds workloads apart here."""
-
-    backend: Backend
-    namespaces: bool
-    level: str
-    why: str
-
-
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="sandboxer", description="The parent of all workloads of a Skerry node.")
@@ -64,6 +53,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--cluster", required=True)
     parser.add_argument("--cgroup-root", default="", help="parent of the node's cgroups in each hierarchy")
     parser.add_argument("--cgroups", choices=detect.KINDS, default="auto")
+    parser.add_argument("--bridge-subnet", default="", help="of workloads with a bridge network; default: a free one")
     parser.add_argument("--trace-dir", default="")
     parser.add_argument("--output-bytes-max", type=int, default=8 << 20)
     parser.add_argument("--revision", default="")
@@ -77,7 +67,7 @@ def main(arguments: list[str]) -> int:
     ready = _detach() if options.detach else -1
     try:
         return Sandboxer(options).run(ready)
-    except (CannotStart, CgroupError, journal.JournalError, OSError) as error:
+    except (CannotStart, CgroupError, journal_file.JournalError, OSError) as error:
         _log(f"cannot start: {error}")
         return 1
 
@@ -105,15 +95,16 @@ class Sandboxer:
         os.makedirs(self._directory, exist_ok=True)
         self._lock = _lock(self._directory)
         journal_path = os.path.join(self._directory, protocol.JOURNAL_NAME)
-        contents = journal.read(journal_path)
+        contents = journal_file.read(journal_path)
         if contents.damaged:
             _log(f"{contents.damaged} records of the journal are damaged; it is kept as {journal_path}.damaged")
         tree = detect.tree_name(options.cgroup_root, options.cluster, options.node)
-        self._isolation = isolate(options.cgroups, tree, self._directory)
+        self._isolation = isolation.find(options.cgroups, tree, self._directory)
         linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
         boot_id = linux.boot_id()
-        recall = adoption.recall(self._isolation.backend, contents.records, boot_id)
-        journal.rewrite(journal_path, recall.records, keep_damaged=bool(contents.damaged))
+        kept = fence.decode(self._isolation.backend.kept_lease(), boot_id)
+        recall = adoption.recall(self._isolation.backend, contents.records, boot_id, kept)
+        journal_file.rewrite(journal_path, recall.records, keep_damaged=bool(contents.damaged))
         incarnation = os.urandom(8).hex()
         self._loop = Loop()
         trace_path = _trace_path(options.trace_dir, options.node, incarnation[:8])
@@ -137,6 +128,14 @@ class Sandboxer:
             "isolation": self._isolation.level,
             "isolation_why": self._isolation.why,
         }
+        self._network = Network(
+            options.cluster,
+            options.node,
+            options.bridge_subnet,
+            Publisher(self._loop),
+            namespaces=self._isolation.means.namespaces,
+            lacking=self._isolation.no_bridge,
+        )
         self._server = Server(self._loop, self._directory, core, self._tracer, hello)
         self._runtime = Runtime(
             loop=self._loop,
@@ -145,7 +144,8 @@ class Sandboxer:
             journal=self._journal,
             outputs=Outputs(os.path.join(self._directory, protocol.OUTPUT_DIRECTORY), options.output_bytes_max),
             tracer=self._tracer,
-            namespaces=self._isolation.namespaces,
+            network=self._network,
+            means=self._isolation.means,
             environment={"SKERRY_NODE": options.node, "SKERRY_CLUSTER": options.cluster},
             recall=recall,
             say=self._server.say,
@@ -195,6 +195,12 @@ class Sandboxer:
         if finish.clean and not self._remove_tree():
             _log("some cgroups could not be removed")
             self._status = 1
+        if finish.clean:
+            try:
+                self._network.close()
+            except OSError as error:
+                _log(f"the bridge could not be removed: {error}")
+                self._status = 1
         self._journal.close()
         self._server.stop_listening()
         for caller in finish.callers:
@@ -214,19 +220,6 @@ class Sandboxer:
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.005)
-
-
-def isolate(cgroups: str, tree: str, directory: str) -> Isolation:
-    """Find out what this machine lets us do."""
-    backend, lacking = detect.choose(cgroups, tree, directory)
-    without_namespaces = process.namespaces_work()
-    why = []
-    if lacking:
-        why.append(f"no cgroups ({lacking}): memory is bounded by RLIMIT_AS, CPU and pids are not bounded")
-    if without_namespaces:
-        why.append(f"no namespaces ({without_namespaces}): workloads see each other's processes")
-    level = DEGRADED if why else FULL.format(backend.kind)
-    return Isolation(backend, not without_namespaces, level, "; ".join(why))
 
 
 def _lock(directory: str) -> int:

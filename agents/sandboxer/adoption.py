@@ -16,10 +16,12 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from agents.sandboxer import core, linux, protocol
+from agents.sandboxer import attempt as attempts
+from agents.sandboxer import linux, protocol
 from agents.sandboxer.cgroups.base import Backend
 from agents.sandboxer.events import Memory, Status, Survivor
-from agents.sandboxer.journal import Record
+from agents.sandboxer.fence import NO_LEASE, Lease
+from agents.sandboxer.journal_file import Record
 from agents.sandboxer.process import WAITING_NAME
 from agents.sandboxer.spec import Card, Key
 
@@ -38,6 +40,8 @@ class Found:
     pidfd: int
     init_pid: int = 0
     init_pidfd: int = -1
+    network: dict[str, Any] | None = None
+    """Its address and published ports, where it has its own."""
 
 
 @dataclass(slots=True)
@@ -93,7 +97,7 @@ class _Journal:
 
 
 def card_of(record: dict[str, Any]) -> Card:
-    """Inverse of `core.card_fields`; KeyError or ValueError for a record that is none."""
+    """Inverse of `attempts.card_fields`; KeyError or ValueError for a record that is none."""
     return Card(
         allocation=str(record["a"]),
         epoch=int(record["e"]),
@@ -105,12 +109,12 @@ def card_of(record: dict[str, Any]) -> Card:
     )
 
 
-def identity_bytes(card: Card, boot_id: str, processes: dict[str, int]) -> bytes:
-    """What is written on an attempt's cgroup; `processes`: pid, ticks, init, init_ticks, t."""
-    return json.dumps({"v": IDENTITY_VERSION, "boot": boot_id, **core.card_fields(card), **processes}).encode()
+def identity_bytes(card: Card, boot_id: str, processes: dict[str, Any]) -> bytes:
+    """What is written on an attempt's cgroup; `processes`: pid, ticks, init, init_ticks, t, and net."""
+    return json.dumps({"v": IDENTITY_VERSION, "boot": boot_id, **attempts.card_fields(card), **processes}).encode()
 
 
-def recall(backend: Backend, records: list[Record], boot_id: str) -> Recall:
+def recall(backend: Backend, records: list[Record], boot_id: str, lease: Lease = NO_LEASE) -> Recall:
     """Put journal and cgroup tree together."""
     journal = _Journal()
     for record in records:
@@ -135,7 +139,7 @@ def recall(backend: Backend, records: list[Record], boot_id: str) -> Recall:
     for key, attempt in journal.attempts.items():
         if key not in seen:
             survivors.append(_from_journal(attempt, boot_id))
-    memory = Memory(journal.floors, tuple(survivors))
+    memory = Memory(journal.floors, tuple(survivors), lease)
     return Recall(memory, found, _compacted(journal, survivors, boot_id), tuple(leftovers))
 
 
@@ -174,7 +178,7 @@ def _from_tree(
     reason = "start-failed" if waits else ""
     status = None if pidfd >= 0 else unseen
     survivor = Survivor(card, pid, unix_ms, status, oom_kills, reason, stop_ordered=stop)
-    return survivor, Found(name, pid, pidfd, init_pid if init_pidfd >= 0 else 0, init_pidfd)
+    return survivor, Found(name, pid, pidfd, init_pid if init_pidfd >= 0 else 0, init_pidfd, identity.get("net"))
 
 
 def open_checked(pid: int, ticks: int) -> int:
@@ -231,7 +235,7 @@ def _compacted(journal: _Journal, survivors: list[Survivor], boot_id: str) -> li
         if survivor.recorded and remembered is not None and remembered.exited is not None:
             records.append(remembered.exited)
             continue
-        records.append({"k": "intent", **core.card_fields(card)})
+        records.append({"k": "intent", **attempts.card_fields(card)})
         if survivor.pid:
             records.append({"k": "started", "a": card.allocation, "e": card.epoch, "p": survivor.pid})
         if survivor.stop_ordered:

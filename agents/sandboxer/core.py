@@ -1,7 +1,7 @@
 """What the sandboxer decides, and nothing it does.
 
-Owns: the life of every attempt, fencing by epochs, idempotence of starts, stop with grace then
-kill, why an attempt ended, and the order of journal and deed.
+Owns: the life of every attempt, fencing by epochs and by the lease, idempotence of starts, stop with
+grace then kill, why an attempt ended, and the order of journal and deed.
 Must not know: processes, cgroups, sockets, files, clocks (times come in as numbers).
 
     PENDING ──journal durable──> SPAWNED ──exec──> RUNNING ──stop──> STOPPING
@@ -18,67 +18,24 @@ Rules, each with what it protects:
 3. An exit is announced only when no process of the attempt is left, since capacity is freed by it;
    its cgroup is removed only when the exit is durable, so that a crash in between loses no status.
 4. An unknown status stays unknown; no code is ever invented.
+5. A `stop` workload is let through to its program only under the lease it was asked for, and is ended
+   from that lease's deadline on, by SIGTERM, and SIGKILL at deadline + grace, whoever else is alive.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any, Final
 
 from agents.sandboxer import events as ev
-from agents.sandboxer import protocol
-from agents.sandboxer.spec import Card, Key, Spec
+from agents.sandboxer import terms
+from agents.sandboxer.attempt import Attempt, State, card_fields, conclude, exit_fields, record_of
+from agents.sandboxer.fence import Lease
+from agents.sandboxer.spec import STOP, Key
 
 MS_NS: Final = 1_000_000
 KILL_REPEAT_NS: Final = 1_000 * MS_NS
 EXITED_MAX: Final = 4096
 """Exited records kept for an agent that forgets none; the oldest go first."""
-SIGKILL: Final = 9
-
-
-class State(Enum):
-    """Life of an attempt; the figure is in the module's docstring."""
-
-    PENDING = protocol.STARTING
-    SPAWNED = "spawned"
-    RUNNING = protocol.RUNNING
-    STOPPING = protocol.STOPPING
-    DRAINING = "draining"
-    EXITED = protocol.EXITED
-
-
-_SHOWN: Final = {State.SPAWNED: protocol.STARTING, State.DRAINING: protocol.STOPPING}
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One attempt and where it stands."""
-
-    card: Card
-    state: State
-    spec: Spec | None = None
-    intent: int = 0
-    """Journal sequence of its intent."""
-    floor_before: int = 0
-    pid: int = 0
-    unix_ms: int = 0
-    sequence: int = 0
-    adopted: bool = False
-    stop_ordered: bool = False
-    killed: bool = False
-    """We sent SIGKILL."""
-    deadline_ns: int | None = None
-    status: ev.Status | None = None
-    failure: str = ""
-    reason: str = ""
-    oom_kills: int = 0
-    exit_record: int = 0
-    """Journal sequence of its exit."""
-    released: bool = False
-    forgotten: bool = False
-    """Nobody needs it; it goes when its exit is durable."""
-    waiting: list[ev.Caller] = field(default_factory=list)
 
 
 class Core:
@@ -95,7 +52,11 @@ class Core:
         self._journal_error = ""
         self._shutdown: list[ev.Caller] | None = None
         self._finished = False
+        self._lease = memory.lease
+        self._lease_over = True
+        """The end of `_lease` is past and was acted upon."""
         self._born = [effect for survivor in memory.survivors for effect in self._restore(survivor, now_ns)]
+        self._born += self._begin_lease(now_ns)
 
     # -- views ------------------------------------------------------------------------------------
 
@@ -112,11 +73,18 @@ class Core:
     def next_deadline_ns(self) -> int | None:
         """When to send the next `Tick`; None = no deadline."""
         deadlines = [a.deadline_ns for a in self._attempts.values() if a.deadline_ns is not None]
+        if not self._lease_over:
+            deadlines.append(self._lease.deadline_ns)
         return min(deadlines, default=None)
+
+    @property
+    def lease(self) -> Lease:
+        """The node's lease, as far as it is known here."""
+        return self._lease
 
     def records(self) -> list[dict[str, Any]]:
         """Every attempt, as clients see it (without the paths, which are not the core's)."""
-        return [self.record(attempt) for attempt in (*self._past.values(), *self._attempts.values())]
+        return [record_of(attempt) for attempt in (*self._past.values(), *self._attempts.values())]
 
     def live(self) -> list[Key]:
         """Attempts that have or may have processes."""
@@ -126,30 +94,15 @@ class Core:
         """Highest epoch of `allocation` that must not start (again)."""
         return self._floors.get(allocation, 0)
 
-    def record(self, attempt: Attempt) -> dict[str, Any]:
-        """An attempt as clients see it."""
-        card = attempt.card
-        return {
-            "allocation": card.allocation,
-            "epoch": card.epoch,
-            "attempt": card.attempt,
-            "job": card.job,
-            "state": _SHOWN.get(attempt.state, attempt.state.value),
-            "pid": attempt.pid,
-            "sequence": attempt.sequence,
-            "adopted": attempt.adopted,
-            "oom_kills": attempt.oom_kills,
-            "started_unix_ms": attempt.unix_ms,
-            "exit": exit_fields(attempt) if attempt.state is State.EXITED else None,
-        }
-
     # -- stepping ---------------------------------------------------------------------------------
 
     def step(self, event: ev.Event, now_ns: int) -> list[ev.Effect]:
         """Take one event; `now_ns` on a clock that never goes back."""
         match event:
             case ev.StartAsked():
-                effects = self._start(event)
+                effects = self._start(event, now_ns)
+            case ev.RenewAsked():
+                effects = self._renew(event, now_ns)
             case ev.StopAsked():
                 effects = self._stop(event, now_ns)
             case ev.ForgetAsked():
@@ -157,7 +110,7 @@ class Core:
             case ev.ShutdownAsked():
                 effects = self._begin_shutdown(event, now_ns)
             case ev.Journaled():
-                effects = self._journaled(event.sequence)
+                effects = self._journaled(event.sequence, now_ns)
             case ev.JournalFailed():
                 effects = self._journal_failed(event.why)
             case ev.JournalRecovered():
@@ -171,7 +124,9 @@ class Core:
 
     def _about_one(
         self,
-        event: ev.Spawned | ev.Executed | ev.StartFailed | ev.MainExited | ev.OomSeen | ev.GroupEmpty,
+        event: (
+            ev.Spawned | ev.Executed | ev.StartFailed | ev.StartBarred | ev.MainExited | ev.OomSeen | ev.GroupEmpty
+        ),
         now_ns: int,
     ) -> list[ev.Effect]:
         attempt = self._attempts.get(event.key)
@@ -185,6 +140,9 @@ class Core:
                 return self._executed(attempt)
             case ev.StartFailed():
                 return self._start_failed(attempt, event.why, now_ns)
+            case ev.StartBarred():
+                attempt.fenced = not attempt.stop_ordered
+                return self._drain(attempt, now_ns)
             case ev.MainExited():
                 attempt.oom_kills = max(attempt.oom_kills, event.oom_kills)
                 return self._main_exited(attempt, event.status, now_ns)
@@ -195,12 +153,12 @@ class Core:
 
     # -- starting ---------------------------------------------------------------------------------
 
-    def _start(self, event: ev.StartAsked) -> list[ev.Effect]:
+    def _start(self, event: ev.StartAsked, now_ns: int) -> list[ev.Effect]:
         card = event.spec.card
         known = self._find(card.key)
         if known is not None:
             return self._start_again(event, known)
-        refusal = self._refusal(event)
+        refusal = self._refusal(event, now_ns)
         if refusal is not None:
             return [refusal]
         attempt = Attempt(card, State.PENDING, spec=event.spec, floor_before=self.floor(card.allocation))
@@ -214,31 +172,34 @@ class Core:
     def _start_again(self, event: ev.StartAsked, known: Attempt) -> list[ev.Effect]:
         if known.card.digest != event.spec.card.digest:
             message = f"{known.card.allocation} epoch {known.card.epoch} was asked for with another specification"
-            return [ev.Refuse(event.caller, protocol.SPEC_CHANGED, message, "a changed job needs a new epoch", False)]
+            return [ev.Refuse(event.caller, terms.SPEC_CHANGED, message, "a changed job needs a new epoch", False)]
         if known.state in (State.PENDING, State.SPAWNED):
             known.waiting.append(event.caller)
             return []
-        return [ev.Reply(event.caller, {"record": self.record(known)})]
+        return [ev.Reply(event.caller, {"record": record_of(known)})]
 
-    def _refusal(self, event: ev.StartAsked) -> ev.Refuse | None:
+    def _refusal(self, event: ev.StartAsked, now_ns: int) -> ev.Refuse | None:
         card, caller = event.spec.card, event.caller
         if self._shutdown is not None:
-            return ev.Refuse(caller, protocol.SHUTTING_DOWN, "the sandboxer is ending", "connect again", True)
+            return ev.Refuse(caller, terms.SHUTTING_DOWN, "the sandboxer is ending", "connect again", True)
         floor = self.floor(card.allocation)
         if card.epoch <= floor:
             message = f"epoch {card.epoch} of {card.allocation} is fenced: {floor} was seen"
-            return ev.Refuse(caller, protocol.STALE_EPOCH, message, "ask for the current desired state", False)
+            return ev.Refuse(caller, terms.STALE_EPOCH, message, "ask for the current desired state", False)
         if any(a.card.allocation == card.allocation and a.state is not State.EXITED for a in self._attempts.values()):
             message = f"an older attempt of {card.allocation} still runs"
-            return ev.Refuse(caller, protocol.EPOCH_BUSY, message, "stop it, and start after its exit", True)
+            return ev.Refuse(caller, terms.EPOCH_BUSY, message, "stop it, and start after its exit", True)
+        if card.on_disconnect == STOP and not self._lease.allows(event.registration, now_ns):
+            message = f"{card.allocation} starts only under a lease of registration {event.registration}"
+            return ev.Refuse(caller, terms.NO_LEASE, message, "ask again once the lease is confirmed", True)
         if self._journal_error:
             message = f"the journal cannot be written: {self._journal_error}"
-            return ev.Refuse(caller, protocol.JOURNAL_FAILED, message, "free or repair the node's disk", True)
+            return ev.Refuse(caller, terms.JOURNAL_FAILED, message, "free or repair the node's disk", True)
         return None
 
-    def _journaled(self, sequence: int) -> list[ev.Effect]:
+    def _journaled(self, sequence: int, now_ns: int) -> list[ev.Effect]:
         self._durable = max(self._durable, sequence)
-        effects: list[ev.Effect] = []
+        effects = self._lease_runs_out(now_ns)
         for attempt in self._attempts.values():
             if attempt.state is State.PENDING and attempt.intent <= self._durable:
                 assert attempt.spec is not None, "a pending attempt has its specification"
@@ -257,7 +218,7 @@ class Core:
                 self._floors[attempt.card.allocation] = attempt.floor_before
             message = f"the journal cannot be written: {why}"
             for caller in attempt.waiting:
-                effects.append(ev.Refuse(caller, protocol.JOURNAL_FAILED, message, "free or repair the disk", True))
+                effects.append(ev.Refuse(caller, terms.JOURNAL_FAILED, message, "free or repair the disk", True))
         return effects + self._release_recorded()
 
     def _executed(self, attempt: Attempt) -> list[ev.Effect]:
@@ -274,7 +235,7 @@ class Core:
 
     def _answer_waiting(self, attempt: Attempt) -> list[ev.Effect]:
         callers, attempt.waiting = attempt.waiting, []
-        return [ev.Reply(caller, {"record": self.record(attempt)}) for caller in callers]
+        return [ev.Reply(caller, {"record": record_of(attempt)}) for caller in callers]
 
     # -- stopping ---------------------------------------------------------------------------------
 
@@ -286,7 +247,7 @@ class Core:
                 grace_ms = attempt.card.grace_ms if event.grace_ms is None else event.grace_ms
                 effects += self._order_stop(attempt, grace_ms, now_ns)
                 newest = attempt if newest is None or attempt.card.epoch > newest.card.epoch else newest
-        effects.append(ev.Reply(event.caller, {"record": None if newest is None else self.record(newest)}))
+        effects.append(ev.Reply(event.caller, {"record": None if newest is None else record_of(newest)}))
         return effects
 
     def _fence(self, allocation: str, epoch: int) -> list[ev.Effect]:
@@ -328,11 +289,50 @@ class Core:
         return [ev.Kill(attempt.card.key)]
 
     def _tick(self, now_ns: int) -> list[ev.Effect]:
-        effects: list[ev.Effect] = []
+        effects = self._lease_runs_out(now_ns)
         for attempt in self._attempts.values():
             if attempt.deadline_ns is not None and attempt.deadline_ns <= now_ns:
                 effects += self._kill(attempt, now_ns)
         return effects
+
+    # -- the lease --------------------------------------------------------------------------------
+
+    def _renew(self, event: ev.RenewAsked, now_ns: int) -> list[ev.Effect]:
+        """A late renewal does not undo an end that was due: what had to stop by then stops."""
+        effects = self._lease_runs_out(now_ns)
+        renewed = self._lease.renewed(event.deadline_ns, event.registration)
+        if renewed != self._lease:
+            self._lease = renewed
+            effects.append(ev.KeepLease(renewed))
+            self._lease_over = self._lease_over and not renewed.lasts(now_ns)
+        return [*effects, ev.Reply(event.caller, {})]
+
+    def _begin_lease(self, now_ns: int) -> list[ev.Effect]:
+        """What was found again ends at the deadline that was kept, or now if none was."""
+        self._lease_over = False
+        return self._lease_runs_out(now_ns)
+
+    def _lease_runs_out(self, now_ns: int) -> list[ev.Effect]:
+        """At the deadline: end every `stop` workload, cancel every start of one."""
+        if self._lease_over or self._lease.lasts(now_ns):
+            return []
+        self._lease_over = True
+        effects: list[ev.Effect] = []
+        fenced = 0
+        for attempt in list(self._attempts.values()):
+            if attempt.card.on_disconnect == STOP and attempt.state not in (State.EXITED, State.DRAINING):
+                fenced += 1
+                effects += self._fence_by_lease(attempt, now_ns)
+        if fenced or self._lease.deadline_ns:
+            effects.insert(0, ev.LeaseOver(self._lease.deadline_ns, fenced))
+        return effects
+
+    def _fence_by_lease(self, attempt: Attempt, now_ns: int) -> list[ev.Effect]:
+        attempt.fenced = not attempt.stop_ordered
+        kill_ns = self._lease.deadline_ns + attempt.card.grace_ms * MS_NS
+        left_ms = max(0, kill_ns - now_ns) // MS_NS
+        told = ev.Fenced(record_of(attempt), self._lease.deadline_ns)
+        return [told, *self._order_stop(attempt, left_ms, now_ns)]
 
     # -- ending -----------------------------------------------------------------------------------
 
@@ -357,25 +357,12 @@ class Core:
             return []
         attempt.state = State.DRAINING
         attempt.deadline_ns = now_ns + KILL_REPEAT_NS
-        attempt.reason = self._conclude(attempt)
+        attempt.reason = conclude(attempt)
         return [ev.Kill(attempt.card.key)]
-
-    def _conclude(self, attempt: Attempt) -> str:
-        """Why it ended, by the node's own evidence; the values of `scheduler.model.ExitReason`."""
-        status = attempt.status
-        if attempt.failure:
-            return "start-failed"
-        if attempt.oom_kills and status is not None and status.signal == SIGKILL:
-            return "oom"
-        if attempt.stop_ordered:
-            return "stopped"
-        if status is None or not status.known:
-            return "lost"
-        return "signaled" if status.signal is not None else "exited"
 
     def _ended(self, attempt: Attempt) -> list[ev.Effect]:
         if attempt.state is not State.DRAINING:
-            attempt.reason = self._conclude(attempt)
+            attempt.reason = conclude(attempt)
         attempt.state = State.EXITED
         attempt.deadline_ns = None
         attempt.spec = None
@@ -413,7 +400,7 @@ class Core:
             return [ev.Reply(event.caller, {})]
         if attempt.state is not State.EXITED:
             message = f"{event.allocation} epoch {event.epoch} has not exited"
-            return [ev.Refuse(event.caller, protocol.NOT_EXITED, message, "stop it first", False)]
+            return [ev.Refuse(event.caller, terms.NOT_EXITED, message, "stop it first", False)]
         attempt.forgotten = True
         return [*(self._drop(attempt) if attempt.released else []), ev.Reply(event.caller, {})]
 
@@ -484,33 +471,4 @@ class Core:
     def _announce(self, kind: str, attempt: Attempt) -> ev.Announce:
         self._sequence += 1
         attempt.sequence = self._sequence
-        return ev.Announce(kind, self._sequence, self.record(attempt))
-
-
-def exit_fields(attempt: Attempt) -> dict[str, Any]:
-    """How an attempt ended, in the fields of `scheduler.model.Exit`."""
-    status = attempt.status or ev.Status(None, None)
-    failed = attempt.reason == "start-failed"
-    detail = attempt.failure or status.detail
-    if attempt.oom_kills and attempt.reason != "oom":
-        detail = f"{detail}; the kernel killed {attempt.oom_kills} of its processes for memory".lstrip("; ")
-    return {
-        "code": None if failed else status.code,
-        "signal": None if failed else status.signal,
-        "reason": attempt.reason,
-        "status_known": status.known and not failed,
-        "detail": detail,
-    }
-
-
-def card_fields(card: Card) -> dict[str, Any]:
-    """A card in the journal's short names."""
-    return {
-        "a": card.allocation,
-        "e": card.epoch,
-        "n": card.attempt,
-        "j": card.job,
-        "g": card.grace_ms,
-        "d": card.on_disconnect,
-        "h": card.digest,
-    }
+        return ev.Announce(kind, self._sequence, record_of(attempt))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from agents.sandboxer.fence import NO_LEASE, Lease
 from agents.sandboxer.spec import Card, Key, Spec
 
 
@@ -42,6 +43,17 @@ class StartAsked:
 
     caller: Caller
     spec: Spec
+    registration: int = 0
+    """The lease that a `stop` workload is to start under."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenewAsked:
+    """The node's lease was confirmed."""
+
+    caller: Caller
+    deadline_ns: int
+    registration: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +128,13 @@ class StartFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class StartBarred:
+    """No program runs: the lease ran out just before exec."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
 class MainExited:
     """The main process ended.  `oom_kills` counts the kernel's kills in the cgroup."""
 
@@ -146,6 +165,7 @@ class Tick:
 
 Event = (
     StartAsked
+    | RenewAsked
     | StopAsked
     | ForgetAsked
     | ShutdownAsked
@@ -155,6 +175,7 @@ Event = (
     | Spawned
     | Executed
     | StartFailed
+    | StartBarred
     | MainExited
     | OomSeen
     | GroupEmpty
@@ -237,6 +258,29 @@ class Announce:
 
 
 @dataclass(frozen=True, slots=True)
+class Fenced:
+    """Tell the trace: this attempt is being ended for want of a lease."""
+
+    record: dict[str, Any]
+    deadline_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseOver:
+    """Tell the trace: the lease ran out, and how many attempts it ends."""
+
+    deadline_ns: int
+    fenced: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeepLease:
+    """Write the lease on the node's cgroup, for the next sandboxer."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """Nothing is left to do: leave; `clean` removes the tree, the socket and the lock."""
 
@@ -244,7 +288,21 @@ class Finish:
     callers: tuple[Caller, ...]
 
 
-Effect = Journal | Spawn | Terminate | Kill | Release | Discard | Reply | Refuse | Announce | Finish
+Effect = (
+    Journal
+    | Spawn
+    | Terminate
+    | Kill
+    | Release
+    | Discard
+    | Reply
+    | Refuse
+    | Announce
+    | Fenced
+    | LeaseOver
+    | KeepLease
+    | Finish
+)
 
 
 # -- what a new sandboxer starts from -------------------------------------------------------------
@@ -274,3 +332,5 @@ class Memory:
     floors: dict[str, int]
     """allocation → highest epoch that must not start (again)."""
     survivors: tuple[Survivor, ...]
+    lease: Lease = NO_LEASE
+    """What is known of the node's lease."""

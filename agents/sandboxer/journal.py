@@ -1,141 +1,31 @@
-"""The sandboxer's memory on disk, written by a small child.
+"""The sandboxer's memory on disk: its end of the child that writes it.
 
-Owns: the journal file (one checksummed JSON record a line), the child that appends and syncs it,
-and reading it at the start.  Must not know: what the records mean to the core, but for `forget`.
+Owns: sending records and trace lines to the child, hearing of durability and failure, starting it
+anew.  Must not know: what the records mean, or how they lie in the file.
 
 The sandboxer sends records over a socket and goes on; the child writes what waits as one batch,
 syncs, and answers with the last durable sequence.  Trace lines take the same way without a sync.
 When the sandboxer dies the child writes what it was sent, then ends.  When the child fails, the
 sandboxer hears why, and starts another; what was not acknowledged is sent again (records are
 idempotent).
-
-A torn last line is what a crash leaves, and is cut.  Damage elsewhere is kept aside
-(``sandboxer.journal.damaged``) and reported; every intact record is still used.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
-import select
-import signal
 import socket
-import time
-import zlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Final
 
-from agents.sandboxer import linux
+from agents.sandboxer.journal_file import LOCK_WAIT_S, Record, line_of
+from agents.sandboxer.journal_writer import DURABLE, FAILED, MESSAGE_BYTES_MAX, READY, RECORD, TRACE, Writer
 from agents.sandboxer.loop import Loop
 
-RECORD: Final = b"J"
-TRACE: Final = b"T"
-READY: Final = b"R"
-DURABLE: Final = b"D"
-FAILED: Final = b"F"
-MESSAGE_BYTES_MAX: Final = 128 << 10
-BATCH_MAX: Final = 512
 WAITING_MAX: Final = 100_000
 TRACE_WAITING_MAX: Final = 10_000
 RESTART_S: Final = 0.5
-LOCK_WAIT_S: Final = 10.0
-
-Record = dict[str, Any]
-
-
-class JournalError(Exception):
-    """The journal cannot be opened."""
-
-
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """What a journal file holds."""
-
-    records: list[Record]
-    damaged: int
-    """Lines that are not intact, the torn last one left out."""
-
-
-def line_of(record: Record) -> bytes:
-    """A record as a line: CRC-32 in hexadecimal, a space, JSON."""
-    body = json.dumps(record, separators=(",", ":")).encode()
-    return b"%08x %s\n" % (zlib.crc32(body), body)
-
-
-def parse(data: bytes) -> Contents:
-    """Read a journal's bytes."""
-    records: list[Record] = []
-    damaged = 0
-    lines = data.split(b"\n")
-    for number, line in enumerate(lines):
-        record = _record_of(line)
-        if record is not None:
-            records.append(record)
-        elif line and number < len(lines) - 1:
-            damaged += 1
-    return Contents(records, damaged)
-
-
-def _record_of(line: bytes) -> Record | None:
-    checksum, _, body = line.partition(b" ")
-    try:
-        if len(checksum) != 8 or int(checksum, 16) != zlib.crc32(body):
-            return None
-        record = json.loads(body)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def read(path: str) -> Contents:
-    """Read the journal at `path`, waiting for a former child that still writes it; empty if there is none.
-
-    Raises:
-        JournalError: it cannot be read, or is still locked after `LOCK_WAIT_S`.
-    """
-    try:
-        with open(path, "r+b") as file:
-            _lock(file.fileno(), path)
-            return parse(file.read())
-    except FileNotFoundError:
-        return Contents([], 0)
-    except OSError as error:
-        raise JournalError(f"{path}: {error.strerror}") from error
-
-
-def rewrite(path: str, records: list[Record], *, keep_damaged: bool) -> None:
-    """Replace the journal by `records`, atomically and durably; OSError leaves the old one."""
-    if keep_damaged:
-        with contextlib.suppress(FileExistsError):
-            os.link(path, f"{path}.damaged")
-    aside = f"{path}.new"
-    with open(aside, "wb") as file:
-        file.write(b"".join(line_of(record) for record in records))
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(aside, path)
-    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _lock(fd: int, path: str) -> None:
-    deadline = time.monotonic() + LOCK_WAIT_S
-    while True:
-        try:
-            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if time.monotonic() > deadline:
-                raise JournalError(f"{path} is still being written by another process") from error
-            time.sleep(0.005)
-        else:
-            return
 
 
 class Journal:
@@ -187,7 +77,7 @@ class Journal:
         self._pid = os.fork()
         if self._pid == 0:
             ours.close()
-            _Writer(theirs, self._path, self._trace_path).run()
+            Writer(theirs, self._path, self._trace_path).run()
         theirs.close()
         ours.setblocking(False)
         self._sock = ours
@@ -277,91 +167,3 @@ class Journal:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self._pid, 0)
             self._pid = 0
-
-
-class _Writer:
-    """The child: appends and syncs, nothing else."""
-
-    def __init__(self, sock: socket.socket, path: str, trace_path: str | None) -> None:
-        self._sock = sock
-        self._path = path
-        self._trace_path = trace_path
-
-    def run(self) -> NoReturn:
-        status = 1
-        try:
-            self._settle()
-            self._serve(*self._open())
-            status = 0
-        except (OSError, JournalError) as error:
-            with contextlib.suppress(OSError):
-                self._sock.send(FAILED + str(error).encode()[:1000], socket.MSG_NOSIGNAL)
-        finally:
-            os._exit(status)
-
-    def _settle(self) -> None:
-        """Outlive the signals meant for the sandboxer; hold none of its descriptors."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        signal.set_wakeup_fd(-1)
-        kept = self._sock.fileno()
-        os.closerange(3, kept)
-        os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
-        linux.set_name("skerry-journal")
-
-    def _open(self) -> tuple[int, int]:
-        journal = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-        _lock(journal, self._path)
-        size = os.fstat(journal).st_size
-        tail = os.pread(journal, min(size, MESSAGE_BYTES_MAX), max(0, size - MESSAGE_BYTES_MAX))
-        if tail and not tail.endswith(b"\n"):
-            os.ftruncate(journal, size - (len(tail) - (tail.rfind(b"\n") + 1)))
-        trace = -1
-        if self._trace_path is not None:
-            trace = os.open(self._trace_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        return journal, trace
-
-    def _serve(self, journal: int, trace: int) -> None:
-        self._sock.send(READY)
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        while True:
-            poll.poll()
-            lines, traced, last, ended = self._batch()
-            if traced and trace >= 0:
-                with contextlib.suppress(OSError):  # a full disk costs the trace, not the workloads
-                    os.write(trace, b"".join(traced))
-            if lines:
-                _write_all(journal, b"".join(lines))
-                os.fdatasync(journal)
-                with contextlib.suppress(OSError):
-                    self._sock.send(b"%s%d" % (DURABLE, last), socket.MSG_NOSIGNAL)
-            if ended:
-                return
-
-    def _batch(self) -> tuple[list[bytes], list[bytes], int, bool]:
-        lines: list[bytes] = []
-        traced: list[bytes] = []
-        last = 0
-        for _ in range(BATCH_MAX):
-            try:
-                message = self._sock.recv(MESSAGE_BYTES_MAX, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return lines, traced, last, False
-            except ConnectionError:
-                message = b""
-            if not message:
-                return lines, traced, last, True
-            if message[:1] == RECORD:
-                sequence, _, line = message[1:].partition(b" ")
-                lines.append(line)
-                last = int(sequence)
-            else:
-                traced.append(message[1:])
-        return lines, traced, last, False
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]

@@ -10,13 +10,21 @@ import ctypes
 import fcntl
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 CLONE_NEWNS: Final = 0x0002_0000
+CLONE_NEWUTS: Final = 0x0400_0000
+CLONE_NEWIPC: Final = 0x0800_0000
+CLONE_NEWUSER: Final = 0x1000_0000
 CLONE_NEWPID: Final = 0x2000_0000
+CLONE_NEWNET: Final = 0x4000_0000
+MS_RDONLY: Final = 0x1
+MS_REMOUNT: Final = 0x20
+MS_BIND: Final = 0x1000
 MS_NOSUID: Final = 0x2
 MS_NODEV: Final = 0x4
 MS_NOEXEC: Final = 0x8
@@ -26,6 +34,12 @@ PR_SET_PDEATHSIG: Final = 1
 PR_SET_NAME: Final = 15
 PR_SET_CHILD_SUBREAPER: Final = 36
 PR_SET_NO_NEW_PRIVS: Final = 38
+_SYS_MOUNT_SETATTR: Final = 442
+_AT_FDCWD: Final = -100
+_AT_RECURSIVE: Final = 0x8000
+_MOUNT_ATTR_RDONLY: Final = 0x1
+_CAPABILITY_VERSION_3: Final = 0x2008_0522
+TRIED_BYTES_MAX: Final = 4096
 FALLOC_FL_KEEP_SIZE: Final = 0x1
 FALLOC_FL_PUNCH_HOLE: Final = 0x2
 PIDFD_INFO_EXIT: Final = 1 << 3
@@ -40,10 +54,17 @@ def _check(result: int, what: str) -> None:
         raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
-def prctl(option: int, value: int) -> None:
+def prctl(option: int, value: int, more: int = 0) -> None:
     """prctl(2); raises OSError."""
     zero = ctypes.c_ulong(0)
-    _check(_libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero), f"prctl {option}")
+    _check(_libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(more), zero, zero), f"prctl {option}")
+
+
+def prctl_value(option: int, value: int) -> int:
+    """prctl(2) whose answer is a number; negative where it is refused."""
+    zero = ctypes.c_ulong(0)
+    answer: int = _libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero)
+    return answer
 
 
 def set_name(name: str) -> None:
@@ -61,11 +82,61 @@ def setns(fd: int, kind: int) -> None:
     _check(_libc.setns(ctypes.c_int(fd), ctypes.c_int(kind)), "setns")
 
 
-def mount(source: str, target: str, kind: str | None, flags: int) -> None:
+def sethostname(name: str) -> None:
+    """sethostname(2); raises OSError."""
+    data = name.encode()
+    _check(_libc.sethostname(data, ctypes.c_size_t(len(data))), "sethostname")
+
+
+def mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
     """mount(2); raises OSError."""
     filesystem = None if kind is None else kind.encode()
-    result = _libc.mount(source.encode(), target.encode(), filesystem, ctypes.c_ulong(flags), None)
+    data = options.encode() if options else None
+    result = _libc.mount(source.encode(), target.encode(), filesystem, ctypes.c_ulong(flags), data)
     _check(result, f"mount {target}")
+
+
+def mount_read_only(target: str) -> None:
+    """Make the mount at `target` and all below it read-only (Linux ≥ 5.12); raises OSError."""
+    attributes = struct.pack("=4Q", _MOUNT_ATTR_RDONLY, 0, 0, 0)
+    path = target.encode()
+    call = ctypes.c_long(_SYS_MOUNT_SETATTR)
+    size = ctypes.c_size_t(len(attributes))
+    result = _libc.syscall(call, ctypes.c_int(_AT_FDCWD), path, ctypes.c_uint(_AT_RECURSIVE), attributes, size)
+    _check(result, f"making {target} read-only")
+
+
+def effective_capabilities() -> int:
+    """This process's effective capabilities, one bit each; raises OSError."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    data = (ctypes.c_uint32 * 6)()
+    _check(_libc.capget(header, data), "capget")
+    return int(data[0]) | int(data[3]) << 32
+
+
+def empty_capabilities() -> None:
+    """Leave this process no capability, permitted, effective or inheritable; raises OSError."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    _check(_libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
+
+
+def tried(action: Callable[[], object]) -> str:
+    """Do something in a child of this process that ends at once; "" or why it failed."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        try:
+            action()
+            os.write(write, b"+")
+        except BaseException as error:
+            os.write(write, (str(error) or repr(error)).encode()[:TRIED_BYTES_MAX])
+        finally:
+            os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with open(read, "rb") as pipe:
+        said = pipe.read(TRIED_BYTES_MAX).decode(errors="replace")
+    return "" if said == "+" else said or "it was killed"
 
 
 def punch_hole(fd: int, offset: int, length: int) -> None:
@@ -131,6 +202,16 @@ def process_stat(pid: int | str) -> ProcessStat | None:
         start_ticks=int(fields[19]),
         wait_status=int(fields[49]) if len(fields) > 49 else 0,
     )
+
+
+def sees_less(pid: int) -> bool:
+    """Whether a process lives in a PID namespace below ours, as workloads do, or is gone."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/pid").st_ino != os.stat("/proc/self/ns/pid").st_ino
+    except PermissionError:
+        return False  # more privileged than we are: no workload of ours
+    except OSError:
+        return True
 
 
 def boot_id() -> str:

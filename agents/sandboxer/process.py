@@ -1,6 +1,6 @@
 """Starting a workload's processes.
 
-Owns: what happens between fork and exec: namespaces, cgroups, descriptors, privileges.
+Owns: what happens between fork and exec, and in which order: cgroups, namespaces, network, descriptors, privileges.
 Must not know: clients, journals, which cgroup backend made the descriptors.
 
 A workload with namespaces is two children of the sandboxer in a new PID namespace: its *init*
@@ -12,6 +12,9 @@ The init of a `stop` workload dies with the sandboxer (PR_SET_PDEATHSIG), and al
 The main process prepares itself, then waits for `Child.go`: until the sandboxer has recorded the
 process ids on the cgroup nothing of the user's runs, and if the sandboxer dies first nothing
 ever does.
+
+An ordinary user's sandboxer makes namespaces inside a user namespace, which it must not enter itself: a helper does,
+forks init and main there, and ends; both then are the sandboxer's children, since it is their subreaper.
 """
 
 from __future__ import annotations
@@ -21,20 +24,34 @@ import json
 import os
 import resource
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from agents.sandboxer import init_image, linux
+from agents.sandboxer import capabilities, init_image, linux, namespaces, network_link, seccomp
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 EXEC_MARK: Final = b"."
 """Written just before exec: an empty pipe means that the process died earlier."""
 REPORT_BYTES_MAX: Final = 4096
+REPARENT_CHECK_S: Final = 0.0002
 FAILED_STATUS: Final = 127
 WAITING_NAME: Final = "skerry-waits"
 """Name of a main process before its exec; a new sandboxer knows by it that the program never ran."""
 _SIGNALS: Final = tuple(sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What this machine lets us confine workloads with."""
+
+    namespaces: bool
+    user_namespace: bool = False
+    """Whether the namespaces need one around them."""
+    capabilities: bool = False
+    """Whether all of them can be given up."""
+    filter: seccomp.Filter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +65,11 @@ class Plan:
     stderr: int
     join: Sequence[int]
     """Open ``cgroup.procs`` files."""
-    namespaces: bool
     die_with_parent: bool
+    hostname: str = ""
+    own_network: bool = False
+    wiring: network_link.Wiring | None = None
+    """How its own network is connected; None: not at all."""
     address_space_bytes: int = 0
     """RLIMIT_AS where no cgroup bounds memory; 0 = none."""
 
@@ -86,7 +106,9 @@ class Child:
 class Spawner:
     """Forks workloads.  One per sandboxer; single-threaded."""
 
-    def __init__(self) -> None:
+    def __init__(self, means: Means) -> None:
+        self._means = means
+        self._helper = -1
         self._own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self._init_image = init_image.memory_file()
@@ -104,63 +126,120 @@ class Spawner:
         child = Child(0, -1, 0, -1, report_read, gate_write)
         parent = os.getpid()
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        main = (gate_read, gate_write, report_write)
         try:
-            if plan.namespaces:
+            if self._means.user_namespace:
+                self._fork_in_user_namespace(plan, parent, child, main)
+            elif self._means.namespaces:
                 linux.unshare(linux.CLONE_NEWPID)
-                child.init_pid = os.fork()
-                if child.init_pid == 0:
-                    self._become_init(plan, parent)
+                self._fork(plan, parent, child, main)
+            else:
+                self._fork_main(plan, parent, child, main)
+            if child.init_pid:
                 child.init_pidfd = os.pidfd_open(child.init_pid)
-            child.pid = os.fork()
-            if child.pid == 0:
-                os.close(gate_write)
-                self._become_main(plan, parent, gate_read, report_write)
             child.pidfd = os.pidfd_open(child.pid)
         except BaseException:
             child.abandon()
             raise
         finally:
-            if plan.namespaces:
+            if self._means.namespaces and not self._means.user_namespace:
                 linux.setns(self._own_namespace, linux.CLONE_NEWPID)
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             os.close(gate_read)
             os.close(report_write)
         return child
 
+    def _fork(self, plan: Plan, parent: int, child: Child, main: tuple[int, int, int]) -> None:
+        """Fork init, then main, into the PID namespace of children."""
+        child.init_pid = os.fork()
+        if child.init_pid == 0:
+            self._become_init(plan, parent)
+        self._fork_main(plan, parent, child, main)
+
+    def _fork_main(self, plan: Plan, parent: int, child: Child, main: tuple[int, int, int]) -> None:
+        gate_read, gate_write, report_write = main
+        child.pid = os.fork()
+        if child.pid == 0:
+            os.close(gate_write)
+            self._become_main(plan, parent, gate_read, report_write)
+
+    def _fork_in_user_namespace(self, plan: Plan, parent: int, child: Child, main: tuple[int, int, int]) -> None:
+        """Have a helper enter a user namespace and fork there; its orphans come to us."""
+        read, write = os.pipe2(os.O_CLOEXEC)
+        helper = os.fork()
+        if helper == 0:
+            try:
+                self._helper = os.getpid()
+                namespaces.enter_user(os.geteuid(), os.getegid())
+                linux.unshare(linux.CLONE_NEWPID)
+                self._fork(plan, parent, child, main)
+                os.write(write, json.dumps({"init": child.init_pid, "pid": child.pid}).encode())
+            except BaseException as error:
+                if child.init_pid:
+                    os.kill(child.init_pid, signal.SIGKILL)
+                os.write(write, json.dumps({"why": str(error)}).encode())
+            finally:
+                os._exit(0)
+        os.close(write)
+        os.waitpid(helper, 0)
+        os.set_blocking(read, False)  # its children have the other end until they exec
+        with open(read, "rb", buffering=0) as pipe:
+            said = json.loads(pipe.read(REPORT_BYTES_MAX) or b'{"why": "the helper was killed"}')
+        if "why" in said:
+            raise OSError(f"user namespace: {said['why']}")
+        child.init_pid, child.pid = said["init"], said["pid"]
+
     def _become_init(self, plan: Plan, parent: int) -> NoReturn:
         try:
             if plan.die_with_parent:
-                _die_with(parent)
+                self._die_with(parent)
             os.setsid()
             os.chdir("/")
             for fd in (0, 1, 2):
                 os.dup2(self._null, fd, inheritable=True)
             _default_signals()
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # orphans of the namespace reap themselves
+            if self._means.capabilities:
+                capabilities.drop_all()
             init_image.run(self._init_image)
         finally:
+            os._exit(FAILED_STATUS)
+
+    def _die_with(self, parent: int) -> None:
+        """Be killed when the sandboxer dies; exit now if it already has.
+
+        getppid() says 0 across a PID namespace; the host's /proc, still mounted here, knows.  A helper's child
+        first waits until it is the sandboxer's: the signal comes at the death of whoever is the parent.
+        """
+        while (stat := linux.process_stat("self")) is not None and stat.parent == self._helper:
+            time.sleep(REPARENT_CHECK_S)
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        stat = linux.process_stat("self")
+        if stat is None or stat.parent != parent:
             os._exit(FAILED_STATUS)
 
     def _become_main(self, plan: Plan, parent: int, gate: int, report: int) -> NoReturn:
         step = "preparing"
         try:
-            if plan.die_with_parent and not plan.namespaces:
-                _die_with(parent)
+            if plan.die_with_parent and not self._means.namespaces:
+                self._die_with(parent)
             os.setsid()
             step = "joining its cgroups"
             for fd in plan.join:
                 os.write(fd, b"0")
-            step = "mounting its own /proc"
-            if plan.namespaces:
-                linux.unshare(linux.CLONE_NEWNS)
-                linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
-                linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+            if self._means.namespaces:
+                step = "reaching the node's network"
+                outside = network_link.Link() if plan.wiring else None
+                step = "making its namespaces"
+                namespaces.enter(plan.hostname, network=plan.own_network)
+                step = "setting up its network"
+                if plan.own_network:
+                    network_link.furnish(plan.wiring, outside)
             step = "setting limits"
             resource.setrlimit(resource.RLIMIT_NOFILE, self._files)
             resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
             if plan.address_space_bytes:
                 resource.setrlimit(resource.RLIMIT_AS, (plan.address_space_bytes, plan.address_space_bytes))
-            linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
             os.umask(0o022)
             step = "opening its files"
             os.chdir(plan.directory)
@@ -168,6 +247,12 @@ class Spawner:
                 os.dup2(source, fd, inheritable=True)
             _default_signals()
             linux.set_name(WAITING_NAME)
+            step = "giving up its privileges"
+            if self._means.capabilities:
+                capabilities.drop_all()
+            linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+            if self._means.filter is not None:
+                self._means.filter.install()
             if os.read(gate, 1) != b"g":
                 os._exit(FAILED_STATUS)
             os.write(report, EXEC_MARK)
@@ -201,17 +286,6 @@ def workload_environment(env: dict[str, str], extra: dict[str, str]) -> dict[str
     return {"PATH": DEFAULT_PATH, **extra, **env}
 
 
-def _die_with(parent: int) -> None:
-    """Be killed when the sandboxer dies; exit now if it already has.
-
-    getppid() says 0 across a PID namespace; the host's /proc, still mounted here, knows.
-    """
-    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-    stat = linux.process_stat("self")
-    if stat is None or stat.parent != parent:
-        os._exit(FAILED_STATUS)
-
-
 def _default_signals() -> None:
     """Undo what Python and the sandboxer changed; exec would hand ignored signals on."""
     for number in _SIGNALS:
@@ -228,32 +302,3 @@ def _kill_and_reap(pidfd: int) -> None:
     with contextlib.suppress(ChildProcessError):
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
     os.close(pidfd)
-
-
-def namespaces_work() -> str:
-    """Try PID and mount namespaces with an own /proc, in children of this process.
-
-    Returns:
-        "", or why they cannot be had.
-    """
-    read, write = os.pipe2(os.O_CLOEXEC)
-    first = os.fork()
-    if first == 0:
-        try:
-            linux.unshare(linux.CLONE_NEWPID | linux.CLONE_NEWNS)
-            second = os.fork()
-            if second == 0:
-                linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
-                linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
-                os._exit(0)
-            if os.waitstatus_to_exitcode(os.waitpid(second, 0)[1]) != 0:
-                os.write(write, b"an own /proc cannot be mounted")
-            os._exit(0)
-        except BaseException as error:
-            os.write(write, str(error).encode())
-        finally:
-            os._exit(1)
-    os.close(write)
-    os.waitpid(first, 0)
-    with open(read, "rb") as pipe:
-        return pipe.read(REPORT_BYTES_MAX).decode(errors="replace")

@@ -12,7 +12,8 @@ the trace's clocks, ``lc`` and ``hlc``.  A datagram above `INLINE_BYTES_MAX` tra
 | op | fields | answer |
 | --- | --- | --- |
 | hello | protocol | protocol, incarnation, pid, boot_id, node, cluster, isolation, isolation_why, sequence |
-| start | spec (`SPEC_FIELDS`) | record, once exec succeeded or failed |
+| start | spec (`SPEC_FIELDS`), registration | record, once exec succeeded or failed |
+| renew | deadline_ns (CLOCK_BOOTTIME), registration | the node's lease lasts until then |
 | stop | allocation, epoch, grace_ms (null = its own) | record or null, at once; the exit follows as an event |
 | list | | records |
 | usage | | workloads {allocation: [cpu_ns, memory_bytes, pids]}, node [cpu_ns, memory_bytes] |
@@ -27,7 +28,7 @@ import os
 import socket
 from typing import Any, Final
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 SOCKET_NAME: Final = "sandboxer.sock"
 LOCK_NAME: Final = "sandboxer.lock"
 LOG_NAME: Final = "sandboxer.log"
@@ -53,24 +54,9 @@ SPEC_FIELDS: Final = (
     "pids",
     "grace_ms",
     "on_disconnect",
+    "network",
+    "ports",
 )
-
-# Life of one record, as seen from outside.
-STARTING: Final = "starting"
-RUNNING: Final = "running"
-STOPPING: Final = "stopping"
-EXITED: Final = "exited"
-
-# Refusals.
-STALE_EPOCH: Final = "stale-epoch"
-EPOCH_BUSY: Final = "epoch-busy"
-SPEC_CHANGED: Final = "spec-changed"
-JOURNAL_FAILED: Final = "journal-failed"
-SHUTTING_DOWN: Final = "shutting-down"
-BAD_REQUEST: Final = "bad-request"
-PROTOCOL_MISMATCH: Final = "protocol-version"
-NOT_EXITED: Final = "not-exited"
-OVERLOADED: Final = "overloaded"
 
 Json = dict[str, Any]
 

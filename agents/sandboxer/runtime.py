@@ -15,14 +15,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agents.sandboxer import adoption, linux, process, protocol
+from agents.sandboxer import adoption, exit_status, fence, linux, process, protocol
 from agents.sandboxer import events as ev
-from agents.sandboxer.cgroups.base import Backend, Limits
+from agents.sandboxer.cgroups.base import Backend
 from agents.sandboxer.core import Core
 from agents.sandboxer.journal import Journal
+from agents.sandboxer.launcher import Launcher
 from agents.sandboxer.loop import Loop
+from agents.sandboxer.network import Network
 from agents.sandboxer.output import CHECK_S, Outputs
-from agents.sandboxer.spec import Card, Key, Spec
+from agents.sandboxer.spec import STOP, Key, Spec
 from agents.sandboxer.trace import Tracer
 
 EMPTY_CHECK_S: Final = 0.002
@@ -34,6 +36,7 @@ OOM_CHECK_S: Final = 0.005
 OOM_CHECKS_MAX: Final = 200
 REMOVE_RETRY_S: Final = 0.01
 REMOVE_S_MAX: Final = 10.0
+RUN_FIELDS: Final = ("allocation", "attempt", "epoch", "pid", "cgroup", "on_disconnect")
 RUN_EVENTS: Final = {"started": "start", "stopping": "stop", "exited": "exit", "adopted": "adopt", "oom": "oom"}
 
 
@@ -68,7 +71,8 @@ class Runtime:
         journal: Journal,
         outputs: Outputs,
         tracer: Tracer,
-        namespaces: bool,
+        network: Network,
+        means: process.Means,
         environment: dict[str, str],
         recall: adoption.Recall,
         say: Callable[[ev.Reply | ev.Refuse | ev.Announce | ev.Finish], None],
@@ -78,19 +82,19 @@ class Runtime:
         self._backend = backend
         self._journal = journal
         self._outputs = outputs
+        self._network = network
         self._tracer = tracer
-        self._namespaces = namespaces
-        self._environment = environment
         self._say = say
-        self._spawner = process.Spawner()
-        self._boot_id = linux.boot_id()
+        self._launcher = Launcher(backend, outputs, network, means, environment)
         self._handles: dict[Key, Handle] = {}
         self._events: deque[ev.Event] = deque()
         self._stepping = False
         self._tick_ns: int | None = None
+        self._boot_id = linux.boot_id()
         self._leftovers = recall.leftovers
         for key, item in recall.found.items():
             self._adopt(key, item)
+        network.clean()
 
     # -- the core's surroundings ------------------------------------------------------------------
 
@@ -107,6 +111,8 @@ class Runtime:
 
     def dispatch(self, event: ev.Event) -> None:
         """Let the core take an event, and carry out the effects; events they cause come after it."""
+        if isinstance(event, ev.ShutdownAsked) and event.stop_workloads:
+            self._tracer.emit("note", text="sandboxer stops its workloads")
         self._events.append(event)
         if self._stepping:
             return
@@ -134,7 +140,7 @@ class Runtime:
 
     def reap_orphans(self) -> None:
         """Reap children we did not start: descendants that outlived their parents (we are a subreaper)."""
-        known = {self._journal.pid}
+        known = {self._journal.pid, self._network.helper_pid}
         for handle in self._handles.values():
             known.update((handle.pid, handle.init_pid))
         with contextlib.suppress(OSError):
@@ -162,15 +168,25 @@ class Runtime:
             case ev.Announce():
                 self._trace(effect)
                 self._say(effect)
+            case ev.Fenced():
+                self._trace_run("fenced", effect.record, deadline_ns=effect.deadline_ns)
+            case ev.LeaseOver():
+                node = self._tracer.node
+                self._tracer.emit("lease", do="expire", node=node, deadline_ns=effect.deadline_ns, fenced=effect.fenced)
+            case ev.KeepLease():
+                with contextlib.suppress(OSError):  # then the next sandboxer knows of none, and ends what needs one
+                    self._backend.keep_lease(fence.encode(effect.lease, self._boot_id))
             case ev.Reply() | ev.Refuse() | ev.Finish():
                 self._say(effect)
 
     def _trace(self, effect: ev.Announce) -> None:
-        record = self.describe(effect.record)
-        fields = {name: record[name] for name in ("allocation", "attempt", "epoch", "pid", "cgroup", "exit")}
-        if effect.kind != "exited":
-            del fields["exit"]
-        self._tracer.emit("run", do=RUN_EVENTS[effect.kind], **fields)
+        ended = {"exit": effect.record["exit"]} if effect.kind == "exited" else {}
+        self._trace_run(RUN_EVENTS[effect.kind], effect.record, **ended)
+
+    def _trace_run(self, do: str, record: dict[str, Any], **more: Any) -> None:
+        described = self.describe(record)
+        fields = {name: described[name] for name in RUN_FIELDS}
+        self._tracer.emit("run", do=do, **fields, **more)
 
     def _set_timer(self) -> None:
         due = self._core.next_deadline_ns()
@@ -192,7 +208,10 @@ class Runtime:
         key = spec.card.key
         name = protocol.directory_name(*key)
         try:
-            child = self._fork(spec, name)
+            child = self._launcher.launch(spec, name, lambda: self._may_run(spec))
+        except fence.LeaseOver:
+            self.dispatch(ev.StartBarred(key))
+            return
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
             self.dispatch(ev.StartFailed(key, f"preparing its sandbox: {error.strerror or error}{where}"))
@@ -204,57 +223,9 @@ class Runtime:
         self._loop.add_reader(handle.report, lambda: self._reported(handle))
         self.dispatch(ev.Spawned(key, child.pid, time.time_ns() // 1_000_000))
 
-    def _fork(self, spec: Spec, name: str) -> process.Child:
-        limits = Limits(spec.cpu_millicores, spec.memory_bytes, spec.pids)
-        self._backend.create(name, limits, adoption.identity_bytes(spec.card, self._boot_id, {}))
-        opened: list[int] = []
-        try:
-            opened += self._outputs.open(name)
-            join = self._backend.join_fds(name)
-            opened += join
-            child = self._spawner.spawn(self._plan(spec, name, opened[0], opened[1], join))
-            try:
-                self._record(spec.card, name, child)
-                child.go()
-            except OSError:
-                child.abandon()
-                raise
-        except OSError:
-            self._backend.kill(name)
-            self._backend.remove(name)
-            raise
-        finally:
-            for fd in opened:
-                os.close(fd)
-        return child
-
-    def _plan(self, spec: Spec, name: str, stdout: int, stderr: int, join: list[int]) -> process.Plan:
-        extra = {
-            **self._environment,
-            "SKERRY_ALLOCATION": spec.card.allocation,
-            "SKERRY_EPOCH": str(spec.card.epoch),
-            "SKERRY_ATTEMPT": str(spec.card.attempt),
-        }
-        return process.Plan(
-            command=spec.command,
-            env=process.workload_environment(spec.env, extra),
-            directory=self._outputs.path(name),
-            stdout=stdout,
-            stderr=stderr,
-            join=join,
-            namespaces=self._namespaces,
-            die_with_parent=spec.card.on_disconnect == "stop",
-            address_space_bytes=0 if self._backend.confines else spec.memory_bytes,
-        )
-
-    def _record(self, card: Card, name: str, child: process.Child) -> None:
-        """Write the processes' identities on the cgroup, before the program may run."""
-        processes = {"t": time.time_ns() // 1_000_000}
-        for role, pid in (("", child.pid), ("init", child.init_pid)):
-            stat = linux.process_stat(pid) if pid else None
-            if stat is not None:
-                processes |= {role or "pid": pid, f"{role}_ticks" if role else "ticks": stat.start_ticks}
-        self._backend.write_identity(name, adoption.identity_bytes(card, self._boot_id, processes))
+    def _may_run(self, spec: Spec) -> bool:
+        """The last look before a program is let through."""
+        return spec.card.on_disconnect != STOP or self._core.lease.lasts(self._loop.now_ns())
 
     def _reported(self, handle: Handle, *, ended: bool = False) -> None:
         """Read what the child says before exec; all is said at the end of the pipe, or when it `ended`."""
@@ -286,6 +257,9 @@ class Runtime:
         handle.oom = -1 if handle.main_gone else self._backend.watch_oom(found.name)
         self._handles[key] = handle
         self._outputs.watch(found.name)
+        if found.network is not None and not handle.main_gone:
+            with contextlib.suppress(OSError, KeyError, TypeError, ValueError):
+                self._network.adopt(found.name, found.network)
 
     def _watch(self, handle: Handle) -> None:
         if not handle.main_gone:
@@ -328,13 +302,11 @@ class Runtime:
 
     def _ask_foreign(self, handle: Handle, deadline_ns: int) -> None:
         """The status of a process that is not our child: from its zombie, or from the kernel once it is reaped."""
-        status = linux.exit_status_of_pidfd(handle.pidfd)
-        if status is None:
-            status = _zombie_status(handle)
+        status = exit_status.of_stranger(handle.pid, handle.pidfd)
         if status is None and self._loop.now_ns() < deadline_ns:
             self._loop.call_later(FOREIGN_CHECK_S, lambda: self._ask_foreign(handle, deadline_ns))
             return
-        self._main_ended(handle, _status_of(status))
+        self._main_ended(handle, exit_status.decoded(status))
 
     def _main_ended(self, handle: Handle, status: ev.Status) -> None:
         handle.main_gone = True
@@ -400,6 +372,7 @@ class Runtime:
 
     def _forget(self, handle: Handle) -> None:
         del self._handles[handle.key]
+        self._network.disconnect(handle.name)
         for field in ("report", "pidfd", "init_pidfd", "oom"):
             self._close_fd(handle, field)
 
@@ -422,22 +395,3 @@ class Runtime:
 def _signal(pidfd: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, number)
-
-
-def _zombie_status(handle: Handle) -> int | None:
-    """The wait status /proc shows of a process that ended and is not reaped yet; to root alone."""
-    stat = linux.process_stat(handle.pid)
-    if stat is None or not stat.zombie or os.geteuid() != 0:
-        return None
-    try:
-        signal.pidfd_send_signal(handle.pidfd, 0)  # works until it is reaped: until then the number is its own
-    except ProcessLookupError:
-        return None
-    return stat.wait_status
-
-
-def _status_of(status: int | None) -> ev.Status:
-    if status is None:
-        return ev.Status(None, None, "the kernel no longer knows how it ended")
-    code = os.waitstatus_to_exitcode(status)
-    return ev.Status(code, None) if code >= 0 else ev.Status(None, -code)

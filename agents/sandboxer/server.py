@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from agents.sandboxer import events as ev
-from agents.sandboxer import protocol
+from agents.sandboxer import linux, protocol, terms
 from agents.sandboxer.core import Core
+from agents.sandboxer.fence import LEASE_NS_MAX
 from agents.sandboxer.loop import Loop
 from agents.sandboxer.runtime import Runtime
 from agents.sandboxer.spec import ALLOCATION_PATTERN, EPOCH_MAX, GRACE_MS_MAX, BadSpec, parse
@@ -125,8 +126,8 @@ class Server:
             sock, _ = self._listener.accept()
         except OSError:
             return
-        _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-        if uid not in (0, os.geteuid()) or len(self._clients) >= CLIENTS_MAX:
+        pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        if uid not in (0, os.geteuid()) or linux.sees_less(pid) or len(self._clients) >= CLIENTS_MAX:
             sock.close()
             return
         sock.setblocking(False)
@@ -191,6 +192,7 @@ class Server:
             raise protocol.ProtocolError("a request before hello")
         handler = {
             "start": self._start,
+            "renew": self._renew,
             "stop": self._stop,
             "list": self._list,
             "usage": self._usage,
@@ -202,19 +204,25 @@ class Server:
                 raise BadSpec(f"no operation {op!r}")
             handler(caller, message)
         except BadSpec as error:
-            self._refuse(ev.Refuse(caller, protocol.BAD_REQUEST, str(error), "correct the request", False))
+            self._refuse(ev.Refuse(caller, terms.BAD_REQUEST, str(error), "correct the request", False))
 
     def _greet(self, client: Client, caller: ev.Caller, message: protocol.Json) -> None:
         if message.get("protocol") != protocol.PROTOCOL_VERSION:
             text = f"this sandboxer speaks protocol {protocol.PROTOCOL_VERSION}, not {message.get('protocol')!r}"
             hint = "stop it with its own version, or use that version's agent"
-            self._refuse(ev.Refuse(caller, protocol.PROTOCOL_MISMATCH, text, hint, False))
+            self._refuse(ev.Refuse(caller, terms.PROTOCOL_MISMATCH, text, hint, False))
             return
         self.answer(caller, {**self._hello, "sequence": self._core.sequence})
         client.greeted = True
 
     def _start(self, caller: ev.Caller, message: protocol.Json) -> None:
-        self._runtime.dispatch(ev.StartAsked(caller, parse(message.get("spec"))))
+        registration = _integer(message, "registration", 0, EPOCH_MAX) if "registration" in message else 0
+        self._runtime.dispatch(ev.StartAsked(caller, parse(message.get("spec")), registration))
+
+    def _renew(self, caller: ev.Caller, message: protocol.Json) -> None:
+        deadline_ns = _integer(message, "deadline_ns", 0, self._loop.now_ns() + LEASE_NS_MAX)
+        registration = _integer(message, "registration", 0, EPOCH_MAX)
+        self._runtime.dispatch(ev.RenewAsked(caller, deadline_ns, registration))
 
     def _stop(self, caller: ev.Caller, message: protocol.Json) -> None:
         allocation, epoch = _key(message)

@@ -25,6 +25,9 @@ GRACE_MS_MAX: Final = 24 * 3600 * 1000
 AMOUNT_MAX: Final = 1 << 60
 KEEP: Final = "keep"
 STOP: Final = "stop"
+NETWORKS: Final = ("", "host", "none", "bridge")
+"""Empty: bridge where the node has one, else host."""
+PORTS_MAX: Final = 64
 
 Key = tuple[str, int]
 """(allocation, epoch)"""
@@ -63,6 +66,9 @@ class Spec:
     cpu_millicores: int
     memory_bytes: int
     pids: int
+    network: str = ""
+    ports: tuple[tuple[int, int], ...] = ()
+    """(port of the node, port of the workload)"""
 
 
 def parse(fields: Any) -> Spec:
@@ -95,6 +101,8 @@ def parse(fields: Any) -> Spec:
         cpu_millicores=_number(fields, "cpu_millicores", 0, AMOUNT_MAX),
         memory_bytes=_number(fields, "memory_bytes", 0, AMOUNT_MAX),
         pids=_number(fields, "pids", 0, AMOUNT_MAX),
+        network=_network(fields.get("network", "")),
+        ports=_ports(fields.get("ports", [])),
     )
 
 
@@ -148,3 +156,21 @@ def _environment(value: Any) -> dict[str, str]:
             raise BadSpec(f"env has a variable named {name!r}")
         _checked_string(text, f"env {name}")
     return dict(value)
+
+
+def _network(value: Any) -> str:
+    if value not in NETWORKS:
+        raise BadSpec(f"network is {value!r}, none of host, none and bridge")
+    return str(value)
+
+
+def _ports(value: Any) -> tuple[tuple[int, int], ...]:
+    if not isinstance(value, list) or len(value) > PORTS_MAX:
+        raise BadSpec(f"ports is not a list of at most {PORTS_MAX} pairs")
+    ports = []
+    for pair in value:
+        numbers = pair if isinstance(pair, list) and len(pair) == 2 else [None]
+        if not all(type(number) is int and 1 <= number <= 65535 for number in numbers):
+            raise BadSpec(f"ports has {pair!r}, not a pair of numbers from 1 to 65535")
+        ports.append((pair[0], pair[1]))
+    return tuple(ports)

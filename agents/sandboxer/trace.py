@@ -20,7 +20,7 @@ class Tracer:
     """Makes trace lines.  `write` takes each finished line; None = tracing is off."""
 
     def __init__(self, node: str, incarnation: str, write: Callable[[bytes], None] | None) -> None:
-        self._node = node
+        self.node = node
         self._incarnation = incarnation
         self._write = write
         self._index = 0
@@ -36,7 +36,7 @@ class Tracer:
         line = {
             "i": self._index,
             "t": round(time.time(), 6),
-            "n": self._node,
+            "n": self.node,
             "inc": self._incarnation,
             "lc": self._lamport,
             "hlc": self._hlc,

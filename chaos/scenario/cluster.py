@@ -27,7 +27,14 @@ class Cluster(Protocol):
     token: str
     chaos_api: str
     """Base URL of the proxy's API."""
+    chaos_token: str | None
+    """Asked for by the proxy's API; None = it asks for none."""
     trace: Path
+    """Local folder of the run's trace."""
+
+    async def collect_trace(self) -> None:
+        """Bring what the processes have written so far into `trace`."""
+        ...
 
     async def kill(self, name: str) -> None:
         """SIGKILL; returns once the process is gone."""

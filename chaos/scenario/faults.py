@@ -14,7 +14,7 @@ from chaos.links import Pair, ProxyLinks
 from chaos.scenario.cluster import Cluster, View
 from chaos.scenario.load import Emitter
 from chaos.scenario.model import Lease, Step, seconds
-from chaos.scenario.selectors import resolve, resolve_groups
+from chaos.scenario.selectors import Roles, resolve, resolve_groups
 from raft.errors import SkerryError
 
 
@@ -96,8 +96,11 @@ class Injector:
         """(nodes told as the target, links, arguments for the trace)."""
         roles, matrix = await self._view.roles(), await self._links.matrix()
         if step.fault == "partition":
-            groups = resolve_groups(step.groups, roles, self._dice)
-            return groups[0], matrix.between(groups), {"groups": groups, "selectors": step.groups}
+            bridge = resolve(step.bridge, roles, self._dice) if step.bridge else ()
+            apart = Roles(roles.leader, tuple(r for r in roles.replicas if r not in bridge), roles.agents)
+            groups = resolve_groups(step.groups, apart, self._dice)
+            told = {"groups": groups, "selectors": step.groups, "bridge": list(bridge)}
+            return groups[0], matrix.between(groups), told
         if step.fault == "isolate":
             nodes = resolve(step.target or "", roles, self._dice)
             others = [node for node in (*roles.replicas, *roles.agents) if node not in nodes]

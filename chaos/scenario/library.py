@@ -21,7 +21,7 @@ def scenarios() -> list[Scenario]:
     ]
     return [
         parse_scenario(entry.read_text(encoding="utf-8"), entry.name)
-        for entry in sorted(found, key=lambda entry: entry.name)
+        for entry in sorted(found, key=lambda entry: entry.name.removesuffix(_SUFFIX))
     ]
 
 

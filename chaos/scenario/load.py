@@ -104,7 +104,14 @@ class LoadGenerator:
 
     def _job(self, name: str) -> dict[str, Any]:
         load = self._load
-        return {"name": name, "kind": load.kind, "replicas": load.replicas, "command": list(load.command)}
+        return {
+            "name": name,
+            "kind": load.kind,
+            "replicas": load.replicas,
+            "command": list(load.command),
+            "on_disconnect": load.on_disconnect,
+            "terminationGracePeriodSeconds": load.grace,
+        }
 
     async def _call(self, url: str, body: dict[str, Any]) -> tuple[str, dict[str, Any], str]:
         """(phase, value, code) of one request."""

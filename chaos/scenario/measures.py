@@ -12,6 +12,7 @@ from itertools import pairwise
 from chaos.trace.checkers.acknowledged import acknowledged_writes, lost_answers
 from chaos.trace.checkers.links import full_cuts
 from chaos.trace.events import Event, Trace
+from chaos.trace.runs import Attempt, gap_ms, overlap_ms, successions
 
 OWN_FAULTS = ("partition", "cut", "isolate", "delay", "kill", "pause")
 
@@ -34,7 +35,20 @@ def metrics(trace: Trace, run: str) -> dict[str, int | None]:
         "acked": len(answers),
         "acked_lost": len([e for e in lost_answers(trace) if e.text("id").startswith(f"{run}.")]),
         "double_run_ms": double_run_ms(trace),
+        **_of_replacements(trace, run, start),
         "elections": len(elected),
+    }
+
+
+def _of_replacements(trace: Trace, run: str, start: int | None) -> dict[str, int | None]:
+    """How soon others took over, and how long (at least) nobody ran in between; None if nobody had to."""
+    found = replacements(trace, run)
+    gaps = [gap for older, newer in found if (gap := gap_ms(older, newer)) is not None]
+    return {
+        "replaced": len(found),
+        "replaced_ms": max((newer.start_ms - start for _, newer in found), default=None) if start is not None else None,
+        "overlap_ms": sum(overlap_ms(older, newer) for older, newer in found if not older.keeps) if found else None,
+        "gap_ms": min(gaps, default=None),
     }
 
 
@@ -62,23 +76,18 @@ def longest_gap(answers: list[Event]) -> tuple[Event, Event] | None:
 
 def double_run_ms(trace: Trace) -> int:
     """Time in which two attempts of one allocation ran at once, as the nodes saw it."""
-    ended: dict[tuple[str, int], int] = {}
-    for event in trace.kind("run"):
-        if event.f.get("do") in ("exit", "oom"):
-            ended.setdefault((event.text("allocation"), event.number("epoch")), event.ms)
-    spans: dict[str, list[tuple[int, int]]] = {}
-    for event in trace.kind("run"):
-        if event.f.get("do") == "start":
-            end = ended.get((event.text("allocation"), event.number("epoch")), trace.events[-1].ms)
-            spans.setdefault(event.text("allocation"), []).append((event.ms, end))
-    total = 0
-    for found in spans.values():
-        found.sort()
-        reach = found[0][0]
-        for start, end in found:
-            total += max(0, min(reach, end) - start)
-            reach = max(reach, end)
-    return total
+    return sum(overlap_ms(older, newer) for older, newer in successions(trace) if not older.keeps)
+
+
+def replacements(trace: Trace, run: str) -> list[tuple[Attempt, Attempt]]:
+    """Attempts that began on another node after the run's first fault, each with the one it replaced."""
+    faults, _ = since_run(trace, run)
+    if not faults:
+        return []
+    start = faults[0].ms
+    return [
+        (older, newer) for older, newer in successions(trace) if newer.start_ms >= start and older.node != newer.node
+    ]
 
 
 def sometimes(trace: Trace, run: str) -> dict[str, bool]:
@@ -92,6 +101,7 @@ def sometimes(trace: Trace, run: str) -> dict[str, bool]:
         "leader-changed": start is not None and any(e.ms >= start for e in _elections(trace)),
         "write-during-fault": start is not None and end is not None and any(start < e.ms < end for e in answers),
         "unknown-outcome": unknown,
+        "replaced": bool(replacements(trace, run)),
         "link-cut": any(
             heal is not None for fault, heal in full_cuts(trace) if start is not None and fault.ms >= start - 1
         ),

@@ -28,8 +28,8 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)/s")
 
 EVENTUALLY = ("leader", "all-placed", "state-hash-equal")
-SOMETIMES = ("leader-changed", "write-during-fault", "unknown-outcome", "link-cut", "process-restarted")
-BUDGET = ("unavailable_ms", "elect_ms", "acked_lost", "double_run_ms", "elections")
+SOMETIMES = ("leader-changed", "write-during-fault", "unknown-outcome", "link-cut", "process-restarted", "replaced")
+BUDGET = ("unavailable_ms", "elect_ms", "acked_lost", "double_run_ms", "elections", "replaced_ms", "overlap_ms")
 
 Id = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 FaultKind = Literal["partition", "cut", "isolate", "delay", "kill", "pause"]
@@ -51,6 +51,9 @@ class Load(Struct, frozen=True, forbid_unknown_fields=True):
     replicas: Annotated[int, Meta(ge=0, le=100)] = 0
     command: tuple[str, ...] = ("/bin/true",)
     kind: Literal["service", "batch"] = "batch"
+    on_disconnect: Literal["keep", "stop"] = "keep"
+    grace: Annotated[int, Meta(ge=0, le=3600)] = 5
+    """Seconds between SIGTERM and SIGKILL."""
     timeout: str = "2s"
 
     @property
@@ -70,6 +73,8 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True, rename={"from_": "fr
     heal: str | None = None
     for_: str | None = None
     groups: tuple[str, ...] = ()
+    bridge: str | None = None
+    """Of a partition: nodes that belong to no group and hear all."""
     from_: str | None = None
     to: str | None = None
     target: str | None = None
@@ -212,10 +217,13 @@ _NEEDS: dict[str, tuple[str, ...]] = {
 }
 
 
+_MAY_HAVE = {"delay": ("jitter",), "partition": ("bridge",)}
+
+
 def _check_fault(step: Step, where: str) -> None:
     needed = _NEEDS[step.fault or ""]
-    allowed = (*needed, "jitter") if step.fault == "delay" else needed
-    for name in ("groups", "from_", "to", "target", "latency", "jitter"):
+    allowed = (*needed, *_MAY_HAVE.get(step.fault or "", ()))
+    for name in ("groups", "bridge", "from_", "to", "target", "latency", "jitter"):
         value, shown = getattr(step, name), name.rstrip("_")
         if name in needed and not value:
             raise ScenarioInvalid(f"{where}: fault {step.fault} needs {shown}")
@@ -226,6 +234,6 @@ def _check_fault(step: Step, where: str) -> None:
     for name, value in (("latency", step.latency), ("jitter", step.jitter)):
         if value is not None:
             seconds(value, f"{where}.{name}")
-    for selector in (*step.groups, step.from_, step.to, step.target):
+    for selector in (*step.groups, step.bridge, step.from_, step.to, step.target):
         if selector is not None:
             check_selector(selector, where)

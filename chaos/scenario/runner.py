@@ -79,6 +79,7 @@ async def run_scenario(
             await run.carry_out()
         tracer.close()
         await asyncio.sleep(FLUSH_MS / 1000)  # the cluster goes on; its last events reach the files by then
+        await cluster.collect_trace()
         trace = await asyncio.to_thread(read_trace, cluster.trace)
         return await asyncio.to_thread(_judge, scenario, trace, f"c{incarnation}", run.failures, run.unknowns, cluster)
     finally:
@@ -102,7 +103,7 @@ class _Run:
         self._say = say
         self._tracer = tracer
         self._view = View(cluster, session)
-        links = ProxyLinks(ToxiproxyClient(cluster.chaos_api))
+        links = ProxyLinks(ToxiproxyClient(cluster.chaos_api, token=cluster.chaos_token))
         self._injector = Injector(cluster, links, self._view, tracer, dice, id)
         self._load = LoadGenerator(scenario.load, cluster, session, tracer, id)
         self._waiting_before: set[str] = set()
@@ -231,9 +232,14 @@ def _missed(scenario: Scenario, reached: dict[str, bool]) -> list[str]:
     return [f"the run never reached: {name}" for name in scenario.expect.sometimes if not reached.get(name)]
 
 
+async def heal_links(chaos_api: str, chaos_token: str | None) -> list[str]:
+    """Remove every toxic and enable every proxy; returns what was in force."""
+    return await ProxyLinks(ToxiproxyClient(chaos_api, token=chaos_token)).heal_all()
+
+
 async def heal_everything(cluster: Cluster) -> list[str]:
     """Remove every toxic, resume every replica and agent, start those that are down; returns what was done."""
-    healed = await ProxyLinks(ToxiproxyClient(cluster.chaos_api)).heal_all()
+    healed = await heal_links(cluster.chaos_api, cluster.chaos_token)
     running = await cluster.pids()
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {cluster.token}"}) as session:
         agents = (await View(cluster, session).roles()).agents

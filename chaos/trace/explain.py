@@ -15,7 +15,7 @@ from chaos.trace.check import check_trace
 from chaos.trace.checkers.acknowledged import acknowledged_writes
 from chaos.trace.events import Trace
 from chaos.trace.reader import read_trace
-from chaos.trace.story import consensus, faults, work
+from chaos.trace.story import consensus, faults, leases, work
 from chaos.trace.story.sentence import Sentence, Told, tell
 
 NARRATORS: tuple[Callable[[Trace], list[Told]], ...] = (
@@ -30,6 +30,9 @@ NARRATORS: tuple[Callable[[Trace], list[Told]], ...] = (
     work.cut_off_answers,
     work.placements,
     work.workloads,
+    leases.expiries,
+    leases.losses,
+    leases.takeovers,
     work.answers,
 )
 

@@ -7,9 +7,11 @@ Must not know: the page, messages, faults of links.
 from __future__ import annotations
 
 import heapq
+from itertools import pairwise
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from chaos.trace.events import Event, Life, Trace
 from chaos.view.lanes import Lane
@@ -95,32 +97,43 @@ def _roles_of_life(line: Timeline, lane: int, events: list[Event], end: int) -> 
         if (role, term) == (open_.what, open_.number):
             continue
         if line.us(event) > open_.start:
-            found.append(_until(open_, line.us(event), line.at(event)))
+            found.append(replace(open_, end=line.us(event), last=line.at(event)))
         open_ = Bar(lane, line.us(event), end, role, line.at(event), -1, number=term)
     return [*found, open_]
 
 
-def _until(bar: Bar, end: int, last: int) -> Bar:
-    return Bar(bar.lane, bar.start, end, bar.what, bar.first, last, bar.label, bar.row, bar.number)
-
-
 def absences(line: Timeline) -> list[Bar]:
-    """When a node was killed or paused by chaos, and when a replica was away between two lives."""
-    found: list[Bar] = []
+    """Who was killed or paused by chaos, which replica was away between two lives, which node was declared lost."""
+    found = _declared_lost(line)
     for fault in line.trace.kind("fault"):
         lane = line.lane_of(fault.text("target"))
         if fault.text("kind") in ("kill", "pause") and lane >= 0:
             heal = line.heals.get(fault.text("id"))
             end = line.us(heal) if heal is not None else line.end
             found.append(Bar(lane, line.us(fault), end, fault.text("kind"), line.at(fault), line.at(heal)))
-    for number, lane in enumerate(line.lanes):
-        if lane.kind != "replica":
+    for number, replica in enumerate(line.lanes):
+        if replica.kind != "replica":
             continue
-        lives = sorted((events for life, events in line.of_life.items() if life[0] == lane.name), key=lambda e: e[0].hlc)
-        for before, after in zip(lives, lives[1:], strict=False):
+        lives = [events for life, events in line.of_life.items() if life[0] == replica.name]
+        for before, after in pairwise(sorted(lives, key=lambda events: events[0].hlc)):
             start, end = line.us(before[-1]), line.us(after[0])
             found.append(Bar(number, start, max(start, end), "away", line.at(before[-1]), line.at(after[0])))
     return sorted(found, key=lambda bar: (bar.start, bar.lane))
+
+
+def _declared_lost(line: Timeline) -> list[Bar]:
+    """From the first replica's word that a node is lost to the first word of its return."""
+    found: list[Bar] = []
+    lost: dict[str, Event] = {}
+    for event in line.trace.kind("node"):
+        node = event.text("node")
+        if event.text("do") == "lost" and node in line.number:
+            lost.setdefault(node, event)
+        elif node in lost and event.number("index") > lost[node].number("index"):
+            start = lost.pop(node)
+            found.append(Bar(line.number[node], line.us(start), line.us(event), "lost", line.at(start), line.at(event)))
+    found += [Bar(line.number[node], line.us(e), line.end, "lost", line.at(e), -1) for node, e in lost.items()]
+    return found
 
 
 def workloads(line: Timeline) -> list[Bar]:
@@ -202,7 +215,5 @@ def _in_rows(bars: list[Bar]) -> list[Bar]:
             row = used.get(bar.lane, 0)
             used[bar.lane] = row + 1
         heapq.heappush(running, (bar.end, row))
-        placed.append(
-            Bar(bar.lane, bar.start, bar.end, bar.what, bar.first, bar.last, bar.label, min(row, ROWS_MAX - 1), bar.number)
-        )
+        placed.append(replace(bar, row=min(row, ROWS_MAX - 1)))
     return placed

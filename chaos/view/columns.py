@@ -63,7 +63,8 @@ def events_table(trace: Trace, lanes: dict[str, int], axis: list[int]) -> dict[s
     lives: dict[tuple[str, str], int] = {}
     shapes: dict[tuple[str, ...], int] = {}
     rows: list[list[list[Any]]] = []
-    shape_of, latest = [], {}
+    shape_of: list[int] = []
+    latest: dict[tuple[str, str], Event] = {}
     i, lc = [], []
     for event in trace.events:
         shape, life = tuple(event.f), (event.n, event.inc)

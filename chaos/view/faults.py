@@ -54,7 +54,7 @@ def toxics(line: Timeline) -> list[Toxics]:
         heal = line.heals.get(fault.text("id"))
         key = (fault.n, fault.text("kind"), repr(fault.f.get("args")))
         group = latest.get(key)
-        if group is None or line.us(fault) - line.us(group[0][0]) > TOGETHER_US:
+        if group is None or line.us(fault) - line.us(group[0][0]) > TOGETHER_US or _healed(line, group, fault):
             group = latest[key] = []
             groups.append(group)
         group.append((fault, heal))
@@ -65,6 +65,10 @@ def toxics(line: Timeline) -> list[Toxics]:
         last = line.at(heals[-1]) if heals else -1
         found.append(Toxics(line.us(group[0][0]), end, tuple(fault for fault, _ in group), last))
     return found
+
+
+def _healed(line: Timeline, group: list[tuple[Event, Event | None]], fault: Event) -> bool:
+    return any(heal is not None and line.us(heal) < line.us(fault) for _, heal in group)
 
 
 def toxic_bars(line: Timeline, found: list[Toxics]) -> list[Bar]:
@@ -113,9 +117,10 @@ def _of_scenario(line: Timeline, event: Event) -> Band | None:
         return None
     heal = line.heals.get(event.text("id"))
     end = line.us(heal) if heal is not None else line.end
-    label = _label(line, kind, groups, pairs)
-    sides = groups or _sides(line, pairs)
-    return Band(line.us(event), end, label, kind != "delay", sides, pairs, line.at(event), line.at(heal))
+    cut = kind != "delay"
+    sides = groups or (_sides(line, pairs) if cut else ())
+    label = _label(line, kind, sides, pairs)
+    return Band(line.us(event), end, label, cut, sides, pairs, line.at(event), line.at(heal))
 
 
 def _of_toxics(line: Timeline, burst: Toxics) -> Band:
@@ -167,6 +172,7 @@ def _sides(line: Timeline, pairs: tuple[tuple[int, int], ...]) -> tuple[tuple[in
                 part.append(other)
                 frontier.append(other)
         parts.append(tuple(sorted(part)))
+    parts.sort(key=len)  # the smaller side is the one cut off
     return tuple(parts) if len(parts) > 1 else ()
 
 
@@ -179,11 +185,9 @@ def _joined(kinds: list[str], cut: set[tuple[int, int]], a: int, b: int) -> bool
     return (a, b) not in cut and (b, a) not in cut
 
 
-def _label(
-    line: Timeline, kind: str, sides: tuple[tuple[int, ...], ...], pairs: tuple[tuple[int, int], ...]
-) -> str:
+def _label(line: Timeline, kind: str, sides: tuple[tuple[int, ...], ...], pairs: tuple[tuple[int, int], ...]) -> str:
     """In words, as short as they can be."""
-    if sides and kind not in ("delay", "cut"):
+    if sides:
         return "partition " + " | ".join(" ".join(line.lanes[lane].name for lane in side) for side in sides)
     named = [f"{line.lanes[a].name}→{line.lanes[b].name}" for a, b in pairs]
     shown = " ".join(named[:6]) + (f" +{len(named) - 6}" if len(named) > 6 else "")

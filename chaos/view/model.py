@@ -122,7 +122,6 @@ def _story(line: Timeline, sentences: Sequence[Sentence]) -> list[dict[str, Any]
         refs = [places[ref] for ref in sentence.refs if ref in places]
         head = _TIME.match(sentence.text)
         at = round(float(head[0].strip().split(" ")[0]) * 1e6) if head else line.end
-        found.append(
-            {"x": min(at, line.end), "timed": head is not None, "text": sentence.text[head.end() if head else 0 :], "refs": refs}
-        )
+        text = sentence.text[head.end() if head else 0 :]
+        found.append({"x": min(at, line.end), "timed": head is not None, "text": text, "refs": refs})
     return found

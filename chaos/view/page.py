@@ -52,7 +52,8 @@ def view_directory(directory: Path, out: Path) -> int:
         OSError: `out` cannot be written.
     """
     trace = read_trace(directory)
-    page = render(trace, title=directory.resolve().parent.name if directory.name == "trace" else directory.name)
+    home = directory.absolute()
+    page = render(trace, title=home.parent.name if home.name == "trace" else home.name)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")
     return len(page.encode())

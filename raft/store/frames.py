@@ -2,8 +2,8 @@
 
 Owns: the layout of a frame and its checks.  Must not know: files, segments, or the disk.
 
-A frame is a fixed header, a MessagePack body ``[hard state, entries]``, and zeros up to a
-multiple of eight bytes.  All integers are little-endian:
+A frame is a fixed header, a MessagePack body ``[hard state, entries]`` (or ``[hard state, entries, base]``, where a
+snapshot replaces all that came before), and zeros up to a multiple of eight bytes.  All integers are little-endian:
 
 ====== ====== =========================================================================
 offset bytes  meaning
@@ -30,7 +30,7 @@ import google_crc32c
 import msgspec
 from msgspec import Struct
 
-from raft.messages import Entry, HardState
+from raft.messages import Base, Entry, HardState
 
 MAGIC = b"SkF1"
 HEADER_BYTES = 72
@@ -42,10 +42,14 @@ _U32 = struct.Struct("<I")
 
 
 class Body(Struct, frozen=True, array_like=True):
-    """The hard state after this frame, and the entries that replace the log from the first one's index on."""
+    """The hard state after this frame, and the entries that replace the log from the first one's index on.
+
+    With `base` the log before this frame is void; it begins anew behind `base`.
+    """
 
     hard_state: HardState
     entries: tuple[Entry, ...]
+    base: Base | None = None
 
 
 class Header(Struct, frozen=True):
@@ -76,9 +80,9 @@ def frame_size(length: int) -> int:
     return (HEADER_BYTES + length + ALIGNMENT_BYTES - 1) // ALIGNMENT_BYTES * ALIGNMENT_BYTES
 
 
-def encode_body(hard_state: HardState, entries: Sequence[Entry]) -> bytes:
+def encode_body(hard_state: HardState, entries: Sequence[Entry], base: Base | None = None) -> bytes:
     """The body's bytes; the same for every segment and sequence."""
-    return _encoder.encode((hard_state, entries))
+    return _encoder.encode((hard_state, entries) if base is None else (hard_state, entries, base))
 
 
 def encode_frame(

@@ -26,7 +26,10 @@ _STORE_ID_BYTES = 16
 
 
 class Identity(Struct, frozen=True):
-    """Format version, node id, random store id, cluster name, and the directory's inode."""
+    """Format version, node id, random store id, cluster name, and the directory's inode.
+
+    `replaces` is the damaged store whose place this one took, "" for one that took nobody's.
+    """
 
     format: int
     node: str
@@ -34,10 +37,12 @@ class Identity(Struct, frozen=True):
     cluster: str
     inode: str
     crc32c: str
+    replaces: str = ""
 
     def seal(self) -> str:
         """The checksum that belongs to the other fields."""
-        covered = "\n".join((str(self.format), self.node, self.store, self.cluster, self.inode))
+        fields = [str(self.format), self.node, self.store, self.cluster, self.inode]
+        covered = "\n".join([*fields, self.replaces] if self.replaces else fields)
         return f"{google_crc32c.value(covered.encode()):08x}"
 
 
@@ -47,9 +52,9 @@ class _Version(Struct):
     format: int
 
 
-def new_identity(*, node: str, cluster: str, inode: str, dice: Dice) -> Identity:
+def new_identity(*, node: str, cluster: str, inode: str, dice: Dice, replaces: str = "") -> Identity:
     """An identity with a fresh random store id."""
-    blank = Identity(FORMAT_VERSION, node, dice.token(_STORE_ID_BYTES).hex(), cluster, inode, "")
+    blank = Identity(FORMAT_VERSION, node, dice.token(_STORE_ID_BYTES).hex(), cluster, inode, "", replaces)
     return msgspec.structs.replace(blank, crc32c=blank.seal())
 
 

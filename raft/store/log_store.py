@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from msgspec import Struct
 
 from raft.errors import DiskFull, StoreCorrupt, StoreError
-from raft.messages import Entry, HardState
+from raft.log import WHOLE
+from raft.messages import Base, Entry, HardState, Snapshot, SnapshotId
 from raft.protocols import Dice, Disk
+from raft.store.compaction import Joined, horizon, join, kept
 from raft.store.frames import HEADER_BYTES as FRAME_HEADER_BYTES
 from raft.store.frames import encode_body, encode_frame, frame_size
 from raft.store.identity import Identity, check_identity, new_identity, read_identity, write_identity
 from raft.store.recovery import Replay, has_frames, replay
+from raft.store.retirement import Retirement, retire
 from raft.store.segments import (
     HEADER_BYTES,
     SEGMENT_BYTES,
@@ -30,8 +33,10 @@ from raft.store.segments import (
     Segment,
     create_segment,
     planned_bytes,
+    segment_name,
     segment_number,
 )
+from raft.store.snapshots import SnapshotStore, is_snapshot_file
 
 FRAME_BODY_BYTES = 8 << 20
 """A batch with more bytes of entries than this becomes several frames."""
@@ -48,6 +53,8 @@ class RecoveredLog(Struct, frozen=True):
 
     hard_state: HardState
     entries: tuple[Entry, ...]
+    base: Base = WHOLE
+    snapshot: Snapshot | None = None
 
 
 class LogStore:
@@ -55,20 +62,35 @@ class LogStore:
 
     Attributes:
         store_id: 32 hex digits; the identity that votes.
-        recovered: hard state and entries found at opening.
+        replaces: the damaged store whose place this one took, at whatever start; "" for one that took nobody's.
+        retired: what was taken out of service at this very opening, if anything was.
+        recovered: hard state, snapshot and entries found at opening.
+        snapshots: the snapshot files.
         hard_state, last_index, last_term: as of the last durable frame.
         full: the last attempt to make room failed for lack of space.
         torn_bytes: how much of a torn frame was cut at opening.
         frames, bytes_written: counters since opening.
     """
 
-    def __init__(self, disk: Disk, identity: Identity, found: Replay, *, dice: Dice, segment_bytes: int) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        identity: Identity,
+        found: Replay,
+        joined: Joined,
+        snapshots: SnapshotStore,
+        *,
+        dice: Dice,
+        segment_bytes: int,
+    ) -> None:
         assert found.live is not None, "recovery chose a segment to go on in"
         self.store_id = identity.store
-        self.recovered = RecoveredLog(found.hard_state, tuple(found.entries))
+        self.replaces = identity.replaces
+        self.retired: Retirement | None = None
+        self.recovered = RecoveredLog(joined.hard_state, joined.entries, joined.base, joined.snapshot)
+        self.snapshots = snapshots
         self.hard_state = found.hard_state
-        self.last_index = len(found.entries)
-        self.last_term = found.entries[-1].term if found.entries else 0
+        self.last_index, self.last_term = _end(joined)
         self.torn_bytes = found.torn_bytes
         self.full = False
         self.frames = 0
@@ -82,36 +104,70 @@ class LogStore:
         self._spares = found.spares
         self._numbered = max(segment.number for segment in found.segments)
         self._making = threading.Lock()
+        self._moving = threading.Lock()
         self._closing = False
         self._broken: StoreError | None = None
+        highest, live = found.highest, found.live.number
+        before = [*found.leftovers, *(number for number in found.numbers if number < live)]
+        self._past = [(number, highest.get(number, 0)) for number in before]
+        self._highest = highest.get(live, 0)
+        self._began_index = found.base.index if found.base else 0
 
     @classmethod
     def open(
-        cls, disk: Disk, *, node_id: str, cluster_name: str, dice: Dice, segment_bytes: int = SEGMENT_BYTES
+        cls,
+        disk: Disk,
+        *,
+        node_id: str,
+        cluster_name: str,
+        dice: Dice,
+        segment_bytes: int = SEGMENT_BYTES,
+        retire_damaged: bool = False,
     ) -> LogStore:
         """Lock the directory, check whose it is, recover the log; a directory without a store gets a new one.
 
         Args:
             segment_bytes: capacity of a full-grown segment; small ones suit tests.
+            retire_damaged: put an empty store with an id of its own in a damaged one's place (see `retired`).
 
         Raises:
-            StoreLocked, StoreTooNew, StoreForeign, StoreCloned, StoreCorrupt, DiskFull: as they say.
+            StoreLocked, StoreTooNew, StoreForeign, StoreCloned, DiskFull: as they say.
+            StoreCorrupt: it is damaged, and not to be replaced.
             StoreError: the disk failed.
         """
         disk.lock()
         try:
-            identity = read_identity(disk)
-            if identity is None:
-                identity = _found_store(disk, node_id, cluster_name, dice, segment_bytes)
-            check_identity(identity, node=node_id, cluster=cluster_name, inode=disk.inode())
-            disk.sync_directory()  # names seen here may have been visible only
-            found = replay(disk, identity.store)
+            try:
+                store = cls._recover(disk, node_id, cluster_name, dice, segment_bytes)
+            except StoreCorrupt as damage:
+                if not retire_damaged:
+                    raise
+                retired = retire(
+                    disk, damage, node_id=node_id, cluster_name=cluster_name, dice=dice, segment_bytes=segment_bytes
+                )
+                store = cls._recover(disk, node_id, cluster_name, dice, segment_bytes)
+                store.retired = retired
         except BaseException as error:
             disk.close()
             if isinstance(error, OSError):
                 raise _disk_failed("the data directory could not be read", error) from error
             raise
-        return cls(disk, identity, found, dice=dice, segment_bytes=segment_bytes)
+        return store
+
+    @classmethod
+    def _recover(cls, disk: Disk, node_id: str, cluster_name: str, dice: Dice, segment_bytes: int) -> LogStore:
+        identity = read_identity(disk)
+        if identity is None:
+            identity = _found_store(disk, node_id, cluster_name, dice, segment_bytes)
+        check_identity(identity, node=node_id, cluster=cluster_name, inode=disk.inode())
+        disk.sync_directory()  # names seen here may have been visible only
+        found = replay(disk, identity.store)
+        snapshots = SnapshotStore.open(disk)
+        joined = join(found, snapshots.held)
+        store = cls(disk, identity, found, joined, snapshots, dice=dice, segment_bytes=segment_bytes)
+        if joined.superseded:  # it was complete, and the power went before the log could say so
+            store.append(joined.hard_state, (), joined.base)
+        return store
 
     # -- room --------------------------------------------------------------------------------
 
@@ -149,10 +205,11 @@ class LogStore:
 
     # -- writing -----------------------------------------------------------------------------
 
-    def append(self, hard_state: HardState | None, entries: Sequence[Entry]) -> int:
+    def append(self, hard_state: HardState | None, entries: Sequence[Entry], base: Base | None = None) -> int:
         """Make `hard_state` (None: unchanged) and `entries` durable; returns the bytes written.
 
-        The entries replace the log from the first one's index on.
+        The entries replace the log from the first one's index on.  With `base`, a durable snapshot's position, the
+        whole log is given up and begins anew behind it.
 
         Raises:
             StoreError: the disk failed; the store cannot be used any more.
@@ -160,15 +217,40 @@ class LogStore:
         """
         if self._broken is not None:
             raise self._broken
+        if base is not None:
+            self.last_index, self.last_term = base.index, base.term
         self._check(hard_state, entries)
         written = 0
         for part in _parts(entries):
-            written += self._append_frame(hard_state or self.hard_state, part)
+            written += self._append_frame(hard_state or self.hard_state, part, base)
+            base = None
         self.bytes_written += written
         return written
 
+    def tidy(self, needed: Iterable[SnapshotId] = ()) -> int:
+        """Remove what the snapshots made unnecessary, but for those `needed`; returns how many segments went.
+
+        Blocks; belongs into a thread.  Raises OSError.
+        """
+        keep = kept(self.snapshots.held, self._began_index)
+        self.snapshots.remove([*[snapshot.id for snapshot in keep], *needed])
+        upto, removed = horizon(keep), 0
+        while (number := self._unneeded(upto)) is not None:
+            self._disk.remove(segment_name(number))
+            removed += 1
+        self._disk.sync_directory()
+        return removed
+
+    def _unneeded(self, upto: int) -> int | None:
+        """The oldest segment, if it holds nothing behind `upto`, nor the last frame: that has term and vote."""
+        with self._moving:
+            if not self._past or self._past[0][1] > upto or self._live.end <= HEADER_BYTES:
+                return None
+            return self._past.pop(0)[0]
+
     def close(self) -> None:
         """Release segments and directory; what `append` returned from is durable already."""
+        self.snapshots.close()
         for segment in (self._live, *self._spares):
             segment.close()
         self._disk.close()
@@ -184,8 +266,8 @@ class LogStore:
             assert 1 <= entries[0].index <= self.last_index + 1, "entries leave no gap"
             assert entries[-1].term <= (hard_state or before).term, "entries come after their term"
 
-    def _append_frame(self, hard_state: HardState, entries: Sequence[Entry]) -> int:
-        body = encode_body(hard_state, entries)
+    def _append_frame(self, hard_state: HardState, entries: Sequence[Entry], base: Base | None) -> int:
+        body = encode_body(hard_state, entries, base)
         if frame_size(len(body)) > self._live.room_bytes:
             self._next_segment(frame_size(len(body)))
         first, last = (0, 0), (0, 0)
@@ -207,20 +289,30 @@ class LogStore:
         self._sequence += 1
         self._checksum = checksum
         self.hard_state = hard_state
+        if base is not None:
+            self._began_index = self._highest = base.index
+            with self._moving:
+                self._past = [(number, 0) for number, _ in self._past]
         if entries:
             self.last_index, self.last_term = last
+            self._highest = max(self._highest, self.last_index)
         self.frames += 1
         return len(frame)
 
     def _next_segment(self, size: int) -> None:
         """Go on in the first spare that holds `size` bytes; make one if there is none."""
         with self._making:
+            passed = [(self._live.number, self._highest)]
             while self._spares and self._spares[0].room_bytes < size:
+                passed.append((self._spares[0].number, 0))
                 self._spares.pop(0).close()
             if not self._spares:
                 self._make_spare(size, wanted=lambda: True)
             self._live.close()
-            self._live = self._spares.pop(0)
+            with self._moving:
+                self._live = self._spares.pop(0)
+                self._past += passed
+            self._highest = 0
 
     def _make_spare(self, size: int, *, wanted: Callable[[], bool]) -> None:
         number = self._numbered + 1
@@ -247,6 +339,13 @@ class LogStore:
         return max(_RESERVE_BYTES_MIN, segment.capacity // _RESERVE_SHARE)
 
 
+def _end(joined: Joined) -> tuple[int, int]:
+    """Index and term of the last entry of the log, or of its base."""
+    if joined.entries:
+        return joined.entries[-1].index, joined.entries[-1].term
+    return joined.base.index, joined.base.term
+
+
 def _parts(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
     """The entries of one frame after another; one empty part when there are none."""
     start = held = 0
@@ -261,7 +360,7 @@ def _parts(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
 
 def _found_store(disk: Disk, node_id: str, cluster_name: str, dice: Dice, segment_bytes: int) -> Identity:
     """Make a new store: the first segment, then the identity, whose presence completes it."""
-    if has_frames(disk):
+    if has_frames(disk) or any(is_snapshot_file(name) for name in disk.names()):
         raise StoreCorrupt(
             "there is a log but no identity file in the data directory",
             hint="this store does not vote any more; keep it for inspection and start with an empty directory",

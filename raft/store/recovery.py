@@ -10,13 +10,16 @@ damage touches promises already given: the store is retired with `StoreCorrupt`.
 
 The last intact frame is written again and synced: after a failed sync it may have been
 read from the page cache alone.
+
+Segments at the front may be gone, because snapshots stand for their entries; whether they really do is judged
+where the log is put together with the snapshots (`compaction`).
 """
 
 from __future__ import annotations
 
 from msgspec import Struct
 
-from raft.messages import Entry, HardState
+from raft.messages import Base, Entry, HardState
 from raft.protocols import Disk
 from raft.store.frames import ALIGNMENT_BYTES, MAGIC, Body, Header, decode_body, decode_header
 from raft.store.segments import HEADER_BYTES, Segment, corrupt, open_segment, segment_name, segment_number
@@ -30,8 +33,12 @@ class Replay:
 
     Attributes:
         hard_state, entries: as after the last intact frame.
+        first: index of the first of `entries`; 0 while none was found in a log whose front is gone.
+        base: the snapshot's position behind which the log began anew, if it did.
         sequence, checksum: of the last intact frame; 0 before the first.
         live: where writing goes on.
+        leftovers, numbers: of segments that were being removed, and of those that make the log.
+        highest: number of each segment before `live` → no entry in it that still counts has a higher index.
         spares: empty segments after it, in order.
         torn_bytes: how much of a torn frame was cut, 0 after a clean stop.
     """
@@ -46,25 +53,48 @@ class Replay:
         self.spares: list[Segment] = []
         self.torn_bytes = 0
         self.last: _Place | None = None
+        self.whole = True
+        self.first = 1
+        self.base: Base | None = None
+        self.highest: dict[int, int] = {}
+        self.leftovers: list[int] = []
+        self.numbers: list[int] = []
 
-    def take(self, header: Header, body: Body, where: str) -> None:
+    def front_is_gone(self) -> None:
+        """The first segment is not there: its entries, and where the chain of frames begins, are not known."""
+        self.whole, self.first = False, 0
+
+    def take(self, header: Header, body: Body, segment: int, where: str) -> None:
         """Replay one intact frame; raises StoreCorrupt when it cannot follow what came before."""
-        if header.sequence != self.sequence + 1 or header.previous != self.checksum:
+        begins = not self.whole and self.sequence == 0
+        if not begins and (header.sequence != self.sequence + 1 or header.previous != self.checksum):
             raise corrupt(f"{where} does not continue the chain (sequence {header.sequence} after {self.sequence})")
         before, after = self.hard_state, body.hard_state
         changed_vote = after.term == before.term and before.voted_for not in (None, after.voted_for)
         if after.term < before.term or changed_vote:
             raise corrupt(f"{where} takes back term {before.term} or its vote")
+        if body.base is not None:
+            self.entries, self.base, self.first = [], body.base, body.base.index + 1
+            self.highest = {}
         if body.entries:
-            keep = header.first_index - 1
-            if keep > len(self.entries):
-                raise corrupt(f"{where} leaves a gap before index {header.first_index}")
-            if header.last_term > after.term or (keep and self.entries[keep - 1].term > header.first_term):
-                raise corrupt(f"{where} has entries of a wrong term")
-            del self.entries[keep:]
-            self.entries.extend(body.entries)
+            self._take_entries(header, body, where)
+        counted = max(header.last_index, body.base.index if body.base else 0)
+        self.highest[segment] = max(self.highest.get(segment, 0), counted)
         self.hard_state = after
         self.sequence, self.checksum = header.sequence, header.checksum
+
+    def _take_entries(self, header: Header, body: Body, where: str) -> None:
+        if header.first_index < self.first or not self.first:
+            if self.whole or self.base is not None:
+                raise corrupt(f"{where} takes back what a snapshot stands for")
+            self.entries, self.first = [], header.first_index
+        keep = header.first_index - self.first
+        if keep > len(self.entries):
+            raise corrupt(f"{where} leaves a gap before index {header.first_index}")
+        if header.last_term > body.hard_state.term or (keep and self.entries[keep - 1].term > header.first_term):
+            raise corrupt(f"{where} has entries of a wrong term")
+        del self.entries[keep:]
+        self.entries.extend(body.entries)
 
     def close(self) -> None:
         """Release all segments."""
@@ -127,13 +157,17 @@ def has_frames(disk: Disk) -> bool:
 
 
 def _open_all(disk: Disk, store_id: str, result: Replay) -> list[Segment]:
-    """Open the segments, 1 to n without a gap."""
+    """Open the segments: an unbroken run up to the highest number; what lies before it was being removed."""
     numbers = sorted(number for name in disk.names() if (number := segment_number(name)) is not None)
-    if not numbers or numbers != list(range(1, len(numbers) + 1)):
-        missing = next(n for n in range(1, len(numbers) + 2) if n not in numbers)
-        raise corrupt(f"{segment_name(missing)} is missing")
-    for number in numbers:
+    if not numbers:
+        raise corrupt(f"{segment_name(1)} is missing")
+    run = [number for place, number in enumerate(numbers) if numbers[-1] - number == len(numbers) - 1 - place]
+    if run[0] > 1:
+        result.front_is_gone()
+    for number in run:
         result.segments.append(open_segment(disk, segment_name(number), store_id))
+    result.leftovers = [number for number in numbers if number < run[0]]
+    result.numbers = run
     return result.segments
 
 
@@ -148,7 +182,7 @@ def _read_segment(result: Replay, segment: Segment, *, after_damage: bool) -> _S
         body = decode_body(data, offset, header)
         if body is None:
             break
-        result.take(header, body, where)
+        result.take(header, body, segment.number, where)
         result.last = _Place(segment, offset, data[offset : offset + header.size])
         offset += header.size
     segment.end = offset

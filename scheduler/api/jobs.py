@@ -9,11 +9,13 @@ an ``op`` for each: ``ok`` done, ``fail`` certainly not done, ``info`` unknown.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import re
 from collections.abc import Awaitable
 from typing import Annotated, Any
 
+import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from cluster.http import Call
@@ -27,6 +29,8 @@ from scheduler.model import NAME_PATTERN, RequestId, ResolvedJob, job_id
 from scheduler.proposals import Applied
 
 ANY_VERSION = -1
+INLINE_MAX = 256
+"""A job of more allocations is listed in a thread."""
 
 
 class SubmitCall(Struct, forbid_unknown_fields=True):
@@ -103,12 +107,19 @@ class Jobs:
         except SkerryError as error:
             trace.emit("op", ph="fail", op="read", key=key, value={}, code=error.code, **operation)
             raise
-        found = state.job(key)
+        found = state.job_head(key)
+        held = None if found is None else state.listing(key)
         value = {"version": state.job_version(key), "index": state.index, "term": state.term}
         trace.emit("op", ph="ok", op="read", key=key, value=value, **operation)
-        if found is None:
+        if found is None or held is None:
             raise JobNotFound(f"there is no job {key}", hint="see `skerry job ls`", job=key)
-        return {"v": 1, "index": state.index, **found, "reason": await self._reason(found)}
+        head = {"v": 1, "index": state.index, **found}
+        if len(held) <= INLINE_MAX:
+            allocations = held.json()
+        else:
+            held.hold()
+            allocations = await asyncio.to_thread(held.json)
+        return {**head, "allocations": msgspec.Raw(allocations), "reason": await self._reason(found)}
 
     # --- inside -------------------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ class Status:
             "leader": found.leader,
             "term": found.term,
             "answered_by": self._services.node,
+            "alerts": [row.alert for row in rows if row.alert],
             "replicas": [_row(row) for row in rows],
             "nodes": nodes,
         }

@@ -24,7 +24,7 @@ from scheduler.api.events import Events, EventsQuery
 from scheduler.api.explain import Explain
 from scheduler.api.jobs import Acknowledged, Jobs, StopCall, SubmitCall
 from scheduler.api.logs import Logs, LogsQuery
-from scheduler.api.nodes import Nodes
+from scheduler.api.nodes import LabelCall, Nodes, TaintCall
 from scheduler.api.ready import Ready
 from scheduler.api.services import ReadQuery, Services
 from scheduler.api.status import Status
@@ -51,6 +51,7 @@ SCHEDULER_STATUSES: dict[str, int] = {
     "version-conflict": 409,
     "request-id-reused": 409,
     "bad-node-state": 409,
+    "bad-node-mark": 409,
     "node-unreachable": 503,
     "not-ready": 503,
     "bad-command": 500,
@@ -108,6 +109,16 @@ def routes(services: Services, events: Events, metrics: Metrics, trace: TraceFil
             for word, handler, summary in (
                 ("cordon", nodes.cordon, "Take a node out of placement."),
                 ("uncordon", nodes.uncordon, "Take a node back in."),
+            )
+        ),
+        *(
+            Route(
+                method="POST", path=f"/v1/nodes/{{node}}/{word}", handler=handler, summary=summary, body=body,
+                scope=Scope.OPERATE, returns=dict[str, Any], errors=(*_WRITE, NodeNotFound),
+            )
+            for word, handler, body, summary in (
+                ("labels", nodes.label, LabelCall, "Give a node labels, or take given ones back."),
+                ("taints", nodes.taint, TaintCall, "Taint a node, or take given taints back."),
             )
         ),
         _get(

@@ -3,7 +3,7 @@
 Owns: the decision and the bookings assumed since the world was read.
 Must not know: jobs, commands or time.
 
-Requests that need the same (amounts, ports, job) form a *class*: its row of scores, with
+Requests that need the same (amounts, ports, labels, tolerations, job) form a *class*: its row of scores, with
 `NO_FIT` where a filter fails, is computed once over all nodes; after each placement only the
 chosen node's entry is written anew, in every class.  So placing the k-th like request costs
 one arg-max.  `place` without a class table decides exactly the same (tested).
@@ -19,15 +19,16 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from scheduler.engine import filters
-from scheduler.engine.scores import score_of, scores
+from scheduler.engine.scores import reluctance, score_of, scores
 from scheduler.engine.ties import pick
 from scheduler.engine.world import Int64s, PlacementRequest, World, needs
+from scheduler.model import Toleration
 
 NO_FIT: Final = -1
 CLASSES_MAX: Final = 256
 """Rows kept; beyond, the oldest is dropped and would be computed anew."""
 
-Key = tuple[tuple[int, int, int], tuple[int, ...], str]
+Key = tuple[tuple[int, int, int], tuple[int, ...], tuple[tuple[str, str], ...], tuple[Toleration, ...], str]
 
 
 class Decision(Struct, frozen=True):
@@ -43,7 +44,15 @@ class _Class(Struct):
 
     request: PlacementRequest
     row: Int64s
+    own: Int64s | None
+    """`row` with `NO_FIT` on the arcs of others; None when all nodes are alike."""
     peers: dict[int, int]
+    reluctant: Int64s | None
+    """PreferNoSchedule taints that are not tolerated, by node."""
+
+    def drawbacks(self, slot: int) -> tuple[int, int]:
+        """What makes a node undesirable for this class, whatever room it has."""
+        return 0 if self.reluctant is None else int(self.reluctant[slot]), self.peers.get(slot, 0)
 
 
 class Table:
@@ -60,7 +69,23 @@ class Table:
     def place(self, job: str, request: PlacementRequest) -> Decision:
         """The best node for `request`; books nothing."""
         kind = self._class(job, request)
-        return decide(self.world, kind.row, request.allocation)
+        if kind.own is None:
+            return decide(self.world, kind.row, request.allocation)
+        return self._near_first(kind, kind.own, request.allocation)
+
+    def _near_first(self, kind: _Class, own: Int64s, allocation: str) -> Decision:
+        """On our own arcs, unless nothing fits there or another arc has a node that the job would share with fewer.
+
+        That a job spreads and keeps off reluctant nodes are rules across nodes: they are decided with
+        all of them in view (DESIGN.md §5).
+        """
+        near = decide(self.world, own, allocation)
+        if near.slot is not None and kind.drawbacks(near.slot) == (0, 0):
+            return near
+        wide = decide(self.world, kind.row, allocation)
+        if near.slot is None or wide.slot is None:
+            return wide
+        return near if kind.drawbacks(near.slot) <= kind.drawbacks(wide.slot) else wide
 
     def book(self, job: str, request: PlacementRequest, slot: int) -> None:
         """Assume that `request` runs on `slot`."""
@@ -71,16 +96,18 @@ class Table:
         booked = self._peers.setdefault(job, {})
         booked[slot] = booked.get(slot, 0) + 1
         for key, kind in self._classes.items():
-            if key[2] == job:
+            if key[-1] == job:
                 kind.peers[slot] = kind.peers.get(slot, 0) + 1
             kind.row[slot] = self._entry(kind, slot)
+            if kind.own is not None and self.world.own is not None and self.world.own[slot]:
+                kind.own[slot] = kind.row[slot]
 
     def verdicts(self, request: PlacementRequest) -> filters.Verdicts:
         """First failing filter by node, assumed bookings included."""
         return filters.verdicts(self.world, request, self._used, tuple(self._ports))
 
     def _class(self, job: str, request: PlacementRequest) -> _Class:
-        key = (needs(request.need), request.ports, job)
+        key = (needs(request.need), request.ports, request.selector, request.tolerations, job)
         kind = self._classes.get(key)
         if kind is None:
             peers = dict(request.peers)
@@ -88,7 +115,8 @@ class Table:
                 peers[slot] = peers.get(slot, 0) + count
             own = replace(request, peers=peers)
             row = np.where(self.verdicts(own) == filters.FITS, scores(self.world, own, self._used), np.int64(NO_FIT))
-            kind = self._classes[key] = _Class(own, row, peers)
+            near = None if self.world.own is None else np.where(self.world.own, row, np.int64(NO_FIT))
+            kind = self._classes[key] = _Class(own, row, near, peers, reluctance(self.world, own))
             if len(self._classes) > CLASSES_MAX:
                 del self._classes[next(iter(self._classes))]
         return kind
@@ -103,7 +131,8 @@ class Table:
                 return NO_FIT
         if any((port, slot) in self._ports for port in request.ports):
             return NO_FIT
-        return score_of(world, request, self._used, slot, kind.peers.get(slot, 0))
+        reluctant = 0 if kind.reluctant is None else int(kind.reluctant[slot])
+        return score_of(world, request, self._used, slot, kind.peers.get(slot, 0), reluctant)
 
 
 def decide(world: World, row: Int64s, allocation: str) -> Decision:

@@ -6,7 +6,8 @@ Must not know: the log, sessions, or how a plan is proposed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -29,11 +30,13 @@ class Draft(Struct, frozen=True):
 
     `blocked`: job id → why, such as ``0 of 4 nodes fit: 3 memory, 1 node-ready``.
     `more`: ready work was left because of the limit, so draft again.
+    `ring_epoch`: of the owners it was drafted under.
     """
 
     placements: tuple[Placement, ...]
     blocked: dict[str, str]
     more: bool
+    ring_epoch: int = 0
 
 
 def draft(
@@ -44,6 +47,8 @@ def draft(
     absent: Sequence[str] = (),
     in_flight: Sequence[Placement] = (),
     skip: Collection[tuple[str, int]] = (),
+    owner: str = "",
+    takes: Callable[[str], bool] | None = None,
 ) -> Draft:
     """Decide for allocations that may be placed now.
 
@@ -55,18 +60,18 @@ def draft(
         in_flight: placements proposed but not yet applied; they are booked first, and their
             allocations are not placed again.
         skip: (allocation, attempt) pairs to leave alone, refused too often to try again now.
+        owner: the replica that decides, whose nodes are looked at first; "" = all nodes alike.
+        takes: whether a job is this decider's to place; None = every job is.
     """
-    table = Table(state.world(absent))
+    jobs = [job for job in evaluations.waiting_jobs(state, now_ms) if takes is None or takes(job.id)]
+    if not jobs:
+        return Draft((), {}, more=False)
+    table = Table(state.world(absent, owner))
     drafting = _Drafting(state, table, _book_in_flight(state, table, in_flight), skip)
-    queues = [(job, job.waiting.ready()) for job in evaluations.waiting_jobs(state, now_ms)]
-    while queues and len(drafting.made) < limit:
-        again = []
-        for job, ready in queues:
-            room = min(evaluations.FAIR_SHARE, limit - len(drafting.made))
-            if drafting.take(job, ready, room):
-                again.append((job, ready))
-        queues = again
-    return Draft(tuple(drafting.made), drafting.blocked, more=bool(queues))
+    more = False
+    for _, equals in groupby(jobs, key=lambda job: job.spec.priority):
+        more = drafting.serve(list(equals), limit) or more
+    return Draft(tuple(drafting.made), drafting.blocked, more, state.books.shards.epoch)
 
 
 class _Drafting:
@@ -79,6 +84,18 @@ class _Drafting:
         self.skip = skip
         self.made: list[Placement] = []
         self.blocked: dict[str, str] = {}
+
+    def serve(self, jobs: Sequence[JobRecord], limit: int) -> bool:
+        """Place ready allocations of jobs of one priority in turns; whether some were left for want of room."""
+        queues = [(job, job.waiting.ready()) for job in jobs]
+        while queues and len(self.made) < limit:
+            again = []
+            for job, ready in queues:
+                room = min(evaluations.FAIR_SHARE, limit - len(self.made))
+                if self.take(job, ready, room):
+                    again.append((job, ready))
+            queues = again
+        return bool(queues)
 
     def take(self, job: JobRecord, ready: Iterator[int], room: int) -> bool:
         """Place up to `room` of a job's ready allocations; whether more of them may be ready."""
@@ -109,7 +126,10 @@ class _Drafting:
 
 def request_for(job: JobRecord, ordinal: int) -> PlacementRequest:
     """The placement request of one allocation of a job."""
-    return PlacementRequest(job.allocation(ordinal), job.need, job.ports, job.per_node)
+    spec = job.spec
+    return PlacementRequest(
+        job.allocation(ordinal), job.need, job.ports, job.per_node, spec.node_selector, spec.tolerations
+    )
 
 
 def blocked_because(verdicts: Verdicts) -> str:
@@ -122,7 +142,7 @@ def blocked_because(verdicts: Verdicts) -> str:
 
 def _book_in_flight(state: State, table: Table, in_flight: Sequence[Placement]) -> dict[str, None]:
     flying: dict[str, None] = {}
-    slots = {name: slot for slot, name in enumerate(table.world.names)} if in_flight else {}
+    slots = state.books.nodes.slot_of
     for placement in in_flight:
         job, ordinal = state.books.locate(placement.allocation)
         if job is None or ordinal not in job.waiting:

@@ -15,9 +15,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from scheduler.engine import marks
 from scheduler.engine.world import RESOURCES, Flags, Int64s, PlacementRequest, World, needs
+from scheduler.model import Taint
+from scheduler.taints import spelled
 
-FILTERS: Final = ("node-ready", "node-connected", *RESOURCES, "ports")
+FILTERS: Final = ("node-ready", "node-connected", "node-selector", "taints", *RESOURCES, "ports")
 FITS: Final = len(FILTERS)
 _RESOURCE_FIRST: Final = FILTERS.index(RESOURCES[0])
 
@@ -55,7 +58,12 @@ def verdicts(
         used: booked amounts by resource, instead of the world's own.
         extra_ports: (port, slot) pairs taken besides the world's own.
     """
-    passes: list[Flags] = [world.ready, world.present]
+    passes: list[Flags] = [
+        world.ready,
+        world.present,
+        marks.selected(request.selector, world.labels, len(world)),
+        marks.admitted(request.tolerations, world.taints, len(world)),
+    ]
     for capacity, booked, need in zip(world.capacity, used, needs(request.need), strict=True):
         passes.append(room(capacity, booked, need))
     passes.append(port_free(world, request.ports, extra_ports))
@@ -76,8 +84,34 @@ def need_and_have(world: World, request: PlacementRequest, slot: int, verdict: i
         return "ready", "cordoned"
     if name == "node-connected":
         return "a live session", "none"
+    if name == "node-selector":
+        return f"labels {labels_listed(request.selector)}", _labels_had(world, request.selector, slot)
+    if name == "taints":
+        repelling = [spelled(taint) for taint in repelled_by(world, request, slot)]
+        return f"a toleration of {', '.join(repelling)}", f"tainted {', '.join(repelling)}"
     taken = [port for port in request.ports if slot in world.ports.get(port, ())]
     return f"ports {_listed(request.ports)}", f"taken: {_listed(taken)}"
+
+
+def repelled_by(world: World, request: PlacementRequest, slot: int) -> list[Taint]:
+    """Hard taints of a node that the request does not tolerate."""
+    return [taint for taint in marks.untolerated(request.tolerations, world.taints) if slot in world.taints[taint]]
+
+
+def labels_missing(world: World, request: PlacementRequest, slot: int) -> list[tuple[str, str]]:
+    """Labels of the selector that a node does not have."""
+    return [label for label in request.selector if slot not in world.labels.get(label, {})]
+
+
+def labels_listed(labels: Sequence[tuple[str, str]]) -> str:
+    """``key=value, key=value``."""
+    return ", ".join(f"{key}={value}" for key, value in labels)
+
+
+def _labels_had(world: World, selector: Sequence[tuple[str, str]], slot: int) -> str:
+    keys = [key for key, _ in selector]
+    had = [label for label, holders in world.labels.items() if label[0] in keys and slot in holders]
+    return labels_listed(sorted(had)) or "none of these keys"
 
 
 def _listed(ports: Sequence[int]) -> str:

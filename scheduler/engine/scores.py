@@ -8,7 +8,8 @@ replicas could decide differently (DESIGN.md §7).
 
 Parts:
   cpu-free, memory-free   share that stays free after the placement (least allocated first);
-  job-spread              1/(1 + live attempts of the same job on the node).
+  job-spread              1/(1 + live attempts of the same job on the node);
+  untainted               1/(1 + PreferNoSchedule taints of the node that are not tolerated).
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from typing import Final
 
 import numpy as np
 
+from scheduler.engine import marks
 from scheduler.engine.world import Int64s, PlacementRequest, World, needs
+from scheduler.model import TaintEffect
 
 UNIT: Final = 1 << 16
-WEIGHTS: Final = {"cpu-free": 64, "memory-free": 64, "job-spread": 128}
+WEIGHTS: Final = {"cpu-free": 40, "memory-free": 40, "job-spread": 80, "untainted": 96}
 WEIGHT_TOTAL: Final = 256
 assert sum(WEIGHTS.values()) == WEIGHT_TOTAL, "weights sum to one"
 
@@ -48,6 +51,13 @@ def spread_share(peers: int) -> int:
     return UNIT // (1 + peers)
 
 
+def reluctance(world: World, request: PlacementRequest) -> Int64s | None:
+    """PreferNoSchedule taints that are not tolerated, by node; None where no node has one."""
+    if not any(taint.effect is TaintEffect.PREFER_NO_SCHEDULE for taint in world.taints):
+        return None
+    return marks.reluctance(request.tolerations, world.taints, len(world))
+
+
 def parts(world: World, request: PlacementRequest, used: Sequence[Int64s]) -> dict[str, Int64s]:
     """Each part's value for every node."""
     spread = np.full(len(world), UNIT, dtype=np.int64)
@@ -56,10 +66,12 @@ def parts(world: World, request: PlacementRequest, used: Sequence[Int64s]) -> di
         peers = np.fromiter(request.peers.values(), dtype=np.int64, count=len(request.peers))
         spread[slots] = UNIT // (1 + peers)
     cpu, memory, _ = needs(request.need)
+    reluctant = reluctance(world, request)
     return {
         "cpu-free": free_share(world.capacity[0], used[0], cpu),
         "memory-free": free_share(world.capacity[1], used[1], memory),
         "job-spread": spread,
+        "untainted": np.full(len(world), UNIT, dtype=np.int64) if reluctant is None else UNIT // (1 + reluctant),
     }
 
 
@@ -71,12 +83,15 @@ def scores(world: World, request: PlacementRequest, used: Sequence[Int64s]) -> I
     return total // WEIGHT_TOTAL
 
 
-def score_of(world: World, request: PlacementRequest, used: Sequence[Int64s], slot: int, peers: int) -> int:
-    """The score of one node, equal to ``scores(...)[slot]`` when `peers` agree."""
+def score_of(
+    world: World, request: PlacementRequest, used: Sequence[Int64s], slot: int, peers: int, reluctant: int = 0
+) -> int:
+    """The score of one node, equal to ``scores(...)[slot]`` when `peers` and `reluctant` agree."""
     cpu, memory, _ = needs(request.need)
     total = (
         WEIGHTS["cpu-free"] * free_share_of(int(world.capacity[0][slot]), int(used[0][slot]), cpu)
         + WEIGHTS["memory-free"] * free_share_of(int(world.capacity[1][slot]), int(used[1][slot]), memory)
         + WEIGHTS["job-spread"] * spread_share(peers)
+        + WEIGHTS["untainted"] * spread_share(reluctant)
     )
     return total // WEIGHT_TOTAL

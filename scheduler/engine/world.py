@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from scheduler.model import Capacity
+from scheduler.model import Capacity, Taint, Toleration
 
 Int64s = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -35,6 +35,12 @@ class World(Struct, frozen=True):
     hashes: Int64s
     ports: Mapping[int, Mapping[int, int]]
     """port → slots on which it is taken; the holder's own: valid until its next change."""
+    labels: Mapping[tuple[str, str], Mapping[int, object]] = {}
+    """(key, value) → slots with that label; the holder's own, as `ports`."""
+    taints: Mapping[Taint, Mapping[int, object]] = {}
+    """taint → slots that have it."""
+    own: Flags | None = None
+    """Nodes on the decider's own arcs, looked at first; None: all nodes alike."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -48,6 +54,9 @@ class PlacementRequest(Struct, frozen=True):
     ports: tuple[int, ...] = ()
     peers: Mapping[int, int] = {}
     """Node slot → live attempts of the same job there."""
+    selector: tuple[tuple[str, str], ...] = ()
+    """Labels that the node must have."""
+    tolerations: tuple[Toleration, ...] = ()
 
 
 def needs(need: Capacity) -> tuple[int, int, int]:

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from scheduler.lifecycle import LIVE, TRANSITIONS, Happening
+import numpy as np
+
+from scheduler.lifecycle import HOLDING, LIVE, TRANSITIONS, Happening
 from scheduler.model import AllocationState, Capacity, Exit
 from scheduler.state.columns import Int64s, Table
+from scheduler.state.paged import Objects, Section
 
 HISTORY_KEPT: Final = 4
 STATES: Final = tuple(AllocationState)
 STATE_CODE: Final = {state: code for code, state in enumerate(STATES)}
 LIVE_CODES: Final = tuple(STATE_CODE[state] for state in LIVE)
+HOLDING_CODES: Final = tuple(STATE_CODE[state] for state in HOLDING)
+UNKNOWN_CODE: Final = STATE_CODE[AllocationState.UNKNOWN]
 STOPPABLE_CODES: Final = tuple(
     STATE_CODE[state]
     for state in LIVE
@@ -26,14 +31,15 @@ NONE: Final = -1
 _COLUMNS: Final = (
     "job", "ordinal", "attempt", "epoch", "node", "state", "version", "cpu", "memory", "pids",
     "pid", "sequence", "placed_ms", "started_ms", "ended_ms", "streak", "failures", "stop_index", "previous",
+    "fence", "lost_index",
 )  # fmt: skip
 
 
 class AttemptTable:
     """All attempts that are kept.  Each column is an attribute, `previous` holds row + 1."""
 
-    def __init__(self) -> None:
-        self.table = Table(_COLUMNS)
+    def __init__(self, table: Table | None = None) -> None:
+        self.table = table or Table(_COLUMNS)
         c = self.table.columns
         self.job, self.ordinal, self.attempt, self.epoch = c["job"], c["ordinal"], c["attempt"], c["epoch"]
         self.node, self.version, self._state = c["node"], c["version"], c["state"]
@@ -42,12 +48,15 @@ class AttemptTable:
         self.streak, self.failures, self.stop_index = c["streak"], c["failures"], c["stop_index"]
         """`stop_index`: index of the committed decision that stopped the attempt, 0 = none did."""
         self._cpu, self._memory, self._pids, self._previous = c["cpu"], c["memory"], c["pids"], c["previous"]
-        self.ports: dict[int, tuple[int, ...]] = {}
-        self.cgroups: dict[int, str] = {}
-        self.exits: dict[int, Exit] = {}
+        self.fence, self.lost_index = c["fence"], c["lost_index"]
+        """`fence`: 0 = it outlives its node's lease, else 1 + the seconds of grace that its end may take.
+        `lost_index`: index at which its node was declared lost, 0 = it is not, or has come back."""
+        self.ports: Objects[tuple[int, ...]] = Objects(tuple[int, ...])
+        self.cgroups: Objects[str] = Objects(str)
+        self.exits: Objects[Exit] = Objects(Exit)
 
     def add(self, *, job: int, ordinal: int, attempt: int, epoch: int, node: int, version: int, need: Capacity,
-            ports: tuple[int, ...], placed_ms: int, previous: int) -> int:  # fmt: skip
+            ports: tuple[int, ...], placed_ms: int, previous: int, fence: int = 0) -> int:  # fmt: skip
         """A row for a new attempt in state placed; `previous` is the row before it or NONE."""
         row = self.table.new_row()
         self.job[row], self.ordinal[row], self.attempt[row], self.epoch[row] = job, ordinal, attempt, epoch
@@ -56,6 +65,7 @@ class AttemptTable:
         self.sequence[row] = NONE
         self._state[row] = STATE_CODE[AllocationState.PLACED]
         self._previous[row] = previous + 1
+        self.fence[row] = fence
         if ports:
             self.ports[row] = ports
         self._trim(row)
@@ -68,6 +78,12 @@ class AttemptTable:
     def set_state(self, row: int, state: AllocationState) -> None:
         """Enter a state that `scheduler.lifecycle` allows."""
         self._state[row] = STATE_CODE[state]
+
+    def standing(self, row: int) -> AllocationState:
+        """The state by which `scheduler.lifecycle` is asked: an unknown attempt whose stop is committed is stopping."""
+        state = self.state(row)
+        stopping = state is AllocationState.UNKNOWN and self.stop_index[row] > 0
+        return AllocationState.STOPPING if stopping else state
 
     def states(self, rows: Int64s) -> Int64s:
         """State codes (positions in `STATES`) of many rows."""
@@ -106,16 +122,60 @@ class AttemptTable:
         for row in self.chain(newest):
             self._free(row)
 
+    def drop_many(self, newest: Int64s) -> None:
+        """`drop` for many chains at once."""
+        rows, chains = newest, [newest]
+        while len(rows):
+            rows = self._previous.gather(rows) - 1
+            rows = rows[rows != NONE]
+            chains.append(rows)
+        dropped = np.concatenate(chains)
+        assert not np.isin(self.states(dropped), LIVE_CODES).any(), "a live attempt is never forgotten"
+        self.table.free_many(dropped)
+        for row in dropped.tolist():
+            self._forget(row)
+
     def _trim(self, newest: int) -> None:
+        """Free ended attempts beyond `HISTORY_KEPT`; what is still booked on a lost node stays, however old."""
         rows = self.chain(newest)
+        if len(rows) <= HISTORY_KEPT + 1:
+            return
+        kept = rows[HISTORY_KEPT : HISTORY_KEPT + 1]
         for row in rows[HISTORY_KEPT + 1 :]:
-            self._free(row)
-        if len(rows) > HISTORY_KEPT + 1:
-            self._previous[rows[HISTORY_KEPT]] = 0
+            if self._state[row] in LIVE_CODES:
+                kept.append(row)
+            else:
+                self._free(row)
+        for row, before in zip(kept, [*kept[1:], NONE], strict=True):
+            self._previous[row] = before + 1
 
     def _free(self, row: int) -> None:
         assert self._state[row] not in LIVE_CODES, "a live attempt is never forgotten"
         self.table.free_row(row)
-        self.ports.pop(row, None)
-        self.cgroups.pop(row, None)
-        self.exits.pop(row, None)
+        self._forget(row)
+
+    def _forget(self, row: int) -> None:
+        self.ports.discard(row)
+        self.cgroups.discard(row)
+        self.exits.discard(row)
+
+    def used_rows(self) -> Int64s:
+        """Rows that hold an attempt, ascending."""
+        return np.flatnonzero(self.epoch.dense(self.table.rows))
+
+    def snapshot(self) -> AttemptTable:
+        """The same attempts, held still; O(pages)."""
+        still = AttemptTable(self.table.snapshot())
+        still.ports, still.cgroups, still.exits = (
+            self.ports.snapshot(), self.cgroups.snapshot(), self.exits.snapshot()
+        )  # fmt: skip
+        return still
+
+    def sections(self) -> dict[str, Section]:
+        """What of this is replicated: all of it."""
+        objects: dict[str, Section] = {
+            "attempts/ports": self.ports,
+            "attempts/cgroups": self.cgroups,
+            "attempts/exits": self.exits,
+        }
+        return {**self.table.sections("attempts"), **objects}

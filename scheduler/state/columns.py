@@ -13,34 +13,43 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from scheduler.state.paged import Page, Section, Value
+
 PAGE_SHIFT: Final = 12
 PAGE_ROWS: Final = 1 << PAGE_SHIFT
 _MASK: Final = PAGE_ROWS - 1
+_FEW: Final = 64
+"""So few rows are read one by one: looking through all pages for them takes longer."""
+GENERATION: Final = "row_generation"
 
 Int64s = NDArray[np.int64]
 
 
 class Column:
-    """One growable int64 column; rows never written read 0."""
+    """One growable int64 column; rows never written read 0.  A section of the state."""
 
     def __init__(self) -> None:
         self._pages: list[Int64s] = []
-        self._shared: list[bool] = []
+        self._frozen: list[Page | None] = []
 
     def grow(self, rows: int) -> None:
         """Make room for at least `rows` rows."""
         while len(self._pages) << PAGE_SHIFT < rows:
             self._pages.append(np.zeros(PAGE_ROWS, dtype=np.int64))
-            self._shared.append(False)
+            self._frozen.append(None)
 
     def __getitem__(self, row: int) -> int:
         return int(self._pages[row >> PAGE_SHIFT][row & _MASK])
 
     def __setitem__(self, row: int, value: int) -> None:
         page = row >> PAGE_SHIFT
-        if self._shared[page]:
+        if self._frozen[page] is not None:
             self._own(page)
         self._pages[page][row & _MASK] = value
+
+    def pages(self) -> int:
+        """How many pages there are."""
+        return len(self._pages)
 
     def dense(self, rows: int) -> Int64s:
         """The first `rows` rows as one fresh array."""
@@ -53,6 +62,8 @@ class Column:
         """Values of the given rows, in their order."""
         if len(self._pages) == 1:
             return self._pages[0][rows]
+        if len(rows) <= _FEW:
+            return np.array([self[row] for row in rows.tolist()], dtype=np.int64)
         out = np.empty(len(rows), dtype=np.int64)
         pages = rows >> PAGE_SHIFT
         for page in range(len(self._pages)):
@@ -68,26 +79,54 @@ class Column:
             self._own(page)
             self._pages[page][rows[pages == page] & _MASK] = value
 
+    def add(self, rows: Int64s, amount: int) -> None:
+        """Add one amount to many rows, each named once."""
+        pages = rows >> PAGE_SHIFT
+        for page in np.unique(pages).tolist():
+            self._own(page)
+            self._pages[page][rows[pages == page] & _MASK] += amount
+
     def _own(self, page: int) -> None:
-        if self._shared[page]:
+        if self._frozen[page] is not None:
             self._pages[page] = self._pages[page].copy()
-            self._shared[page] = False
+            self._frozen[page] = None
 
-    def freeze(self) -> tuple[Int64s, ...]:
+    def snapshot(self) -> Column:
+        """The same column, held still; O(pages)."""
+        still = Column()
+        self.freeze()
+        still._pages, still._frozen = list(self._pages), list(self._frozen)
+        return still
+
+    def freeze(self) -> list[Page]:
         """The pages as they are now; later writes go to copies."""
-        self._shared = [True] * len(self._pages)
-        return tuple(self._pages)
+        for number, page in enumerate(self._frozen):
+            if page is None:
+                self._frozen[number] = _page(self._pages[number])
+        return [page for page in self._frozen if page is not None]
 
-    def hash_parts(self, rows: int) -> list[bytes]:
-        """Bytes that determine the first `rows` rows, for a digest."""
-        return [self.dense(rows).astype("<i8", copy=False).tobytes()]
+    def load(self, content: bytes) -> None:
+        """See `scheduler.state.paged.Section`."""
+        if len(content) != PAGE_ROWS * 8:
+            raise ValueError(f"a page of a column has {len(content)} bytes instead of {PAGE_ROWS * 8}")
+        values = np.frombuffer(content, dtype="<i8").astype(np.int64)
+        self._pages.append(values)
+        self._frozen.append(_page(values, content))
+
+
+def _page(values: Int64s, content: bytes | None = None) -> Page:
+    return Page(lambda: values.astype("<i8", copy=False).tobytes(), content)
 
 
 class Table:
-    """Columns that share their rows, with reuse of freed rows (lowest-freed last, a stack)."""
+    """Columns that share their rows, with reuse of freed rows (lowest-freed last, a stack).
+
+    The column `row_generation` counts how often a row was given back: a row number alone names
+    nothing for longer than its generation.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.columns: dict[str, Column] = {name: Column() for name in names}
+        self.columns: dict[str, Column] = {name: Column() for name in (*names, GENERATION)}
         self.rows = 0
         self._free: list[int] = []
 
@@ -104,41 +143,47 @@ class Table:
 
     def free_row(self, row: int) -> None:
         """Give a row back; its values become 0."""
-        for column in self.columns.values():
-            column[row] = 0
+        for name, column in self.columns.items():
+            column[row] = column[row] + 1 if name == GENERATION else 0
         self._free.append(row)
+
+    def free_many(self, rows: Int64s) -> None:
+        """`free_row` for each of `rows`, in their order."""
+        for name, column in self.columns.items():
+            if name == GENERATION:
+                column.add(rows, 1)
+            else:
+                column.scatter(rows, 0)
+        self._free.extend(rows.tolist())
 
     def free_rows(self) -> int:
         """How many rows were given back and not taken again."""
         return len(self._free)
 
-    def hash_parts(self) -> list[bytes]:
-        """Bytes that determine the table, for a digest."""
-        parts = [f"{self.rows}:{self._free}".encode()]
+    def snapshot(self) -> Table:
+        """The same table, held still; O(pages)."""
+        still = Table(())
+        still.columns = {name: column.snapshot() for name, column in self.columns.items()}
+        still.rows, still._free = self.rows, self._free.copy()
+        return still
+
+    def sections(self, name: str) -> dict[str, Section]:
+        """The parts of this table, under names that begin with `name`."""
+        rows: Value[tuple[int, tuple[int, ...]]] = Value(
+            tuple[int, tuple[int, ...]], lambda: (self.rows, tuple(self._free)), self._put_rows
+        )
+        return {f"{name}/rows": rows} | {f"{name}/{column}": self.columns[column] for column in self.columns}
+
+    def settle(self) -> None:
+        """After loading: make room in columns that the frozen state did not have, and check the others."""
+        pages = (self.rows + PAGE_ROWS - 1) >> PAGE_SHIFT
         for name, column in self.columns.items():
-            parts.append(name.encode())
-            parts.extend(column.hash_parts(self.rows))
-        return parts
+            if column.pages() not in (0, pages):
+                raise ValueError(f"column {name} has {column.pages()} pages, its table {pages}")
+            column.grow(self.rows)
 
-
-class Interner:
-    """Strings ↔ small integers, numbered in order of first use; 0 is the empty string."""
-
-    def __init__(self) -> None:
-        self._texts: list[str] = [""]
-        self._numbers: dict[str, int] = {"": 0}
-
-    def number(self, text: str) -> int:
-        """The number of `text`, given out now if it is new."""
-        number = self._numbers.get(text)
-        if number is None:
-            number = self._numbers[text] = len(self._texts)
-            self._texts.append(text)
-        return number
-
-    def text(self, number: int) -> str:
-        """Inverse of `number`."""
-        return self._texts[number]
-
-    def __len__(self) -> int:
-        return len(self._texts)
+    def _put_rows(self, value: tuple[int, tuple[int, ...]]) -> None:
+        self.rows, free = value
+        self._free = list(free)
+        if any(not 0 <= row < self.rows for row in free):
+            raise ValueError("a free row is outside of its table")

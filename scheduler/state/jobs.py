@@ -1,6 +1,6 @@
 """The jobs: what was asked for, by which request, and the newest attempt of each allocation.
 
-Owns: job records, their remembered requests, and the bound on stopped jobs.
+Owns: job records, their remembered requests, and which jobs are finished.
 Must not know: nodes, or how commands are decided.
 """
 
@@ -12,12 +12,12 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
-from scheduler.model import Capacity, ResolvedJob, RestartPolicy, allocation_id, job_id
+from scheduler.model import Capacity, ResolvedJob, allocation_id, job_id
 from scheduler.state.columns import Int64s
+from scheduler.state.paged import Objects, Section, Value
 from scheduler.state.waiting import Waiting
 
 REQUESTS_KEPT: Final = 64
-STOPPED_JOBS_KEPT: Final = 10_000
 JOBS_MAX: Final = 100_000
 ALLOCATIONS_MAX: Final = 1_000_000
 _NONE: Final = -1
@@ -32,8 +32,20 @@ class Request(Struct, frozen=True, array_like=True):
     outcome: str
 
 
+class JobRow(Struct, frozen=True, array_like=True):
+    """What is replicated of a job besides its attempts."""
+
+    spec: ResolvedJob
+    version: int
+    shape_version: int
+    submitted_index: int
+    stopped: bool
+    requests: tuple[tuple[str, Request], ...]
+    """By request id, oldest first."""
+
+
 class JobRecord:
-    """One job."""
+    """One job: what its `JobRow` says, and what is derived from it and from its attempts."""
 
     def __init__(self, number: int, spec: ResolvedJob) -> None:
         workload = spec.workload
@@ -60,7 +72,7 @@ class JobRecord:
         self.replicas = spec.replicas
         self.need = Capacity(spec.cpu_millicores, spec.memory_bytes, spec.pids)
         self.ports = tuple(port for _, port in spec.workload.ports)
-        self.policy = RestartPolicy(spec.restart_policy)
+        self.policy = spec.restart_policy
 
     def put(self, spec: ResolvedJob) -> None:
         """Take a new specification."""
@@ -99,14 +111,16 @@ class JobTable:
     """All jobs by id, in order of their creation."""
 
     def __init__(self) -> None:
+        self.rows: Objects[JobRow] = Objects(JobRow)
+        """By job number; what the records were saved as."""
         self.by_id: dict[str, JobRecord] = {}
         self.by_number: dict[int, JobRecord] = {}
         self.next_number = 1
         self.replicas_total = 0
         self.waiting: dict[str, None] = {}
         """Jobs of which something waits, longest first."""
-        self.retired: dict[str, None] = {}
-        """Stopped jobs of which nothing lives, oldest first."""
+        self.finished: dict[int, int] = {}
+        """Jobs of which nothing lives or waits: number → since when (Unix milliseconds), longest finished first."""
 
     def __len__(self) -> int:
         return len(self.by_id)
@@ -125,6 +139,17 @@ class JobTable:
         self.by_id[record.id] = self.by_number[record.number] = record
         return record
 
+    def save(self, record: JobRecord) -> None:
+        """Write down what was changed of a record; to be called whenever one of `JobRow`'s fields was."""
+        self.rows[record.number] = JobRow(
+            record.spec,
+            record.version,
+            record.shape_version,
+            record.submitted_index,
+            record.stopped,
+            tuple(record.requests.items()),
+        )
+
     def note_waiting(self, record: JobRecord) -> None:
         """Keep `waiting` true after a change of the record's queues."""
         if len(record.waiting):
@@ -137,9 +162,33 @@ class JobTable:
         assert record.live == 0, "a job with live attempts is never forgotten"
         del self.by_id[record.id]
         del self.by_number[record.number]
+        self.rows.discard(record.number)
         self.replicas_total -= record.replicas
-        self.retired.pop(record.id, None)
+        self.finished.pop(record.number, None)
         self.waiting.pop(record.id, None)
+
+    def read_back(self, number: int, row: JobRow) -> JobRecord:
+        """The record of a row that was loaded; its attempts are still to be counted."""
+        record = JobRecord(number, row.spec)
+        record.version, record.shape_version = row.version, row.shape_version
+        record.submitted_index, record.stopped = row.submitted_index, row.stopped
+        record.requests = dict(row.requests)
+        self.by_id[record.id] = self.by_number[number] = record
+        self.replicas_total += record.replicas
+        return record
+
+    def sections(self) -> dict[str, Section]:
+        """What of this is replicated."""
+        counters: Value[tuple[int, tuple[tuple[int, int], ...]]] = Value(
+            tuple[int, tuple[tuple[int, int], ...]],
+            lambda: (self.next_number, tuple(self.finished.items())),
+            self._put_counters,
+        )
+        return {"jobs/rows": self.rows, "jobs/counters": counters}
+
+    def _put_counters(self, value: tuple[int, tuple[tuple[int, int], ...]]) -> None:
+        self.next_number, finished = value
+        self.finished = dict(finished)
 
 
 def split_allocation(allocation: str) -> tuple[str, int] | None:

@@ -7,17 +7,22 @@ Must not know: sessions, or whether a node is reachable.
   same boot, new incarnation                     the sandboxer was replaced: attempts stay until its
                                                  agent reports each one, sequences start anew;
   new boot                                       nothing of the old boot can run: its attempts are lost
-                                                 and their capacity is free, its stop records are moot.
+                                                 and their capacity is free, its stop records are moot;
+  lost, or from another directory                see `scheduler.state.losses`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from scheduler.commands import RegisterNode, SetNodeState
 from scheduler.model import NodeState
+from scheduler.state import losses
 from scheduler.state.allocations import NONE
 from scheduler.state.books import LOST_EXIT, Books
+from scheduler.state.marking import evict
 from scheduler.state.nodes import NODES_MAX, Registration
 from scheduler.state.results import Change, NodeResult
 
@@ -28,7 +33,10 @@ def register(books: Books, index: int, command: RegisterNode) -> NodeResult:
     old = nodes.entry(command.node)
     if old is None:
         return _join(books, index, command)
-    outcome = _outcome(old, command)
+    refused = losses.in_use(books, index, old, command)
+    if refused is not None:
+        return refused
+    outcome = "returned" if losses.came_back(old, command) else _outcome(old, command)
     if outcome == "unchanged":
         return NodeResult(index=index, node=command.node, generation=old.generation, outcome=outcome)
     slot = nodes.slot_of[command.node]
@@ -39,7 +47,12 @@ def register(books: Books, index: int, command: RegisterNode) -> NodeResult:
         for row in nodes.rows[slot]:
             books.attempts.sequence[row] = NONE
     entry = _registration(command, old.state, old.generation + 1, index)
+    settled = losses.is_settled(books, slot, old, outcome)
+    entry = replace(entry, given_labels=old.given_labels, given_taints=old.given_taints, settled=settled)
     nodes.put(slot, entry)
+    if old.lost_index:
+        losses.welcome(books, slot)
+    evict(books, slot, index)
     changes.append(_event("register", entry, index))
     return NodeResult(
         index=index, node=command.node, generation=entry.generation, outcome=outcome, changes=tuple(changes)
@@ -104,8 +117,8 @@ def _outcome(old: Registration, command: RegisterNode) -> str:
         return "rebooted"
     if command.incarnation != old.incarnation:
         return "replaced"
-    now = (command.capacity, command.isolation, command.isolation_why, command.address)
-    same = now == (old.capacity, old.isolation, old.isolation_why, old.address)
+    fields = ("capacity", "isolation", "isolation_why", "address", "labels", "taints", "installation")
+    same = all(getattr(command, field) == getattr(old, field) for field in fields)
     return "unchanged" if same else "updated"
 
 
@@ -121,14 +134,17 @@ def _registration(command: RegisterNode, state: NodeState, generation: int, inde
         state=state,
         generation=generation,
         registered_index=index,
+        labels=command.labels,
+        taints=command.taints,
+        installation=command.installation,
     )
 
 
 def _lose_all(books: Books, slot: int, index: int, time_ms: int) -> list[Change]:
-    rows = list(books.nodes.rows[slot])
+    rows = sorted(books.nodes.rows[slot])  # the order decides which rows are used next: the same after a restart
     changes = [books.end(row, LOST_EXIT, index=index, time_ms=time_ms) for row in rows]
     assert not books.nodes.rows[slot], "a rebooted node holds nothing"
-    books.nodes.stops[slot].clear()
+    books.nodes.stops.clear(slot)
     return changes
 
 
@@ -143,6 +159,6 @@ def _event(do: str, entry: Registration, index: int) -> Change:
             "memory_bytes": entry.capacity.memory_bytes,
             "pids": entry.capacity.pids,
         },
-        "state": entry.state.value,
+        "state": entry.shown_state,
     }
     return "node", fields

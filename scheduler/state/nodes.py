@@ -16,11 +16,17 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from scheduler.model import Capacity, NodeState
+from scheduler.model import Capacity, NodeState, Taint
 from scheduler.state.columns import Table
+from scheduler.state.marks import Marks
+from scheduler.state.paged import Objects, Section
+from scheduler.state.stop_records import StopRecords
 
 NODES_MAX: Final = 100_000
 _COLUMNS: Final = ("cpu", "memory", "pids", "used_cpu", "used_memory", "used_pids", "generation", "ready", "hash")
+
+
+NODE_LABEL: Final = "skerry/node"
 
 
 class Registration(Struct, frozen=True):
@@ -36,6 +42,37 @@ class Registration(Struct, frozen=True):
     state: NodeState
     generation: int
     registered_index: int
+    labels: dict[str, str] = {}
+    """From the agent's configuration."""
+    taints: tuple[Taint, ...] = ()
+    given_labels: dict[str, str] = {}
+    """By an operator; they outlive registrations and win over the agent's own."""
+    given_taints: tuple[Taint, ...] = ()
+    installation: str = ""
+    """Random id of the agent's directory; two directories never work as one node at a time."""
+    lost_index: int = 0
+    """Index at which the node was declared lost; 0 = it is not."""
+    settled: bool = True
+    """False while the lease of the incarnation before may still last; no work is placed then."""
+
+    @property
+    def takes_work(self) -> bool:
+        """Whether placement may use it."""
+        return self.state is NodeState.READY and not self.lost_index and self.settled
+
+    @property
+    def shown_state(self) -> str:
+        """One word for people."""
+        return "lost" if self.lost_index else self.state.value
+
+    def all_labels(self) -> dict[str, str]:
+        """What selectors see: the node's own name too, under `NODE_LABEL`."""
+        return {**self.labels, **self.given_labels, NODE_LABEL: self.node}
+
+    def all_taints(self) -> tuple[Taint, ...]:
+        """What placement sees, by key and effect; an operator's stands for the agent's of the same."""
+        by_key = {(taint.key, taint.effect): taint for taint in (*self.taints, *self.given_taints)}
+        return tuple(by_key[key] for key in sorted(by_key))
 
 
 def identity_hash(text: str) -> int:
@@ -49,21 +86,21 @@ class NodeTable:
     def __init__(self) -> None:
         self.table = Table(_COLUMNS)
         self.slot_of: dict[str, int] = {}
-        self.entries: list[Registration] = []
+        self.entries: Objects[Registration] = Objects(Registration)
         self.names: list[str] = []
         self.rows: list[dict[int, None]] = []
         """Rows of live attempts by slot."""
-        self.stops: list[dict[tuple[str, int], int]] = []
-        """(allocation, epoch) → index of the stop record for work that no attempt of this state stands for, by slot."""
+        self.stops = StopRecords()
         self.port_holders: dict[int, dict[int, int]] = {}
         """port → slot → row."""
+        self.marks = Marks()
         self._changed: OrderedDict[int, int] = OrderedDict()
         columns = self.table.columns
         self._cpu, self._memory, self._pids = columns["cpu"], columns["memory"], columns["pids"]
         self._used = columns["used_cpu"], columns["used_memory"], columns["used_pids"]
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self.names)
 
     def entry(self, node: str) -> Registration | None:
         """The committed registration of `node`."""
@@ -73,25 +110,42 @@ class NodeTable:
     def add(self, registration: Registration) -> int:
         """A new slot for a new node."""
         slot = self.table.new_row()
-        assert slot == len(self.entries), "node slots are never reused"
-        self.slot_of[registration.node] = slot
-        self.entries.append(registration)
-        self.names.append(registration.node)
-        self.rows.append({})
-        self.stops.append({})
+        assert slot == len(self.names), "node slots are never reused"
+        self.entries[slot] = registration
+        self._appear(slot, registration)
         self.table.columns["hash"][slot] = identity_hash(registration.node)
         self.put(slot, registration)
         return slot
+
+    def _appear(self, slot: int, registration: Registration) -> None:
+        """Begin what is derived of a node."""
+        self.slot_of[registration.node] = slot
+        self.names.append(registration.node)
+        self.rows.append({})
+
+    def read_back(self, index: int) -> None:
+        """After loading: derive what is derived; every node counts as changed at `index`."""
+        for slot, registration in self.entries.items():
+            if slot != len(self.names):
+                raise ValueError(f"node slot {len(self.names)} is missing")
+            self._appear(slot, registration)
+            self.marks.put(slot, registration)
+            self.touch(slot, index)
+
+    def sections(self) -> dict[str, Section]:
+        """What of this is replicated."""
+        return {**self.table.sections("nodes"), "nodes/entries": self.entries, "nodes/stops": self.stops.pages}
 
     def put(self, slot: int, registration: Registration) -> None:
         """Replace what is committed about the node of `slot`."""
         assert registration.node == self.entries[slot].node, "a slot belongs to one node for ever"
         self.entries[slot] = registration
+        self.marks.put(slot, registration)
         capacity = registration.capacity
         self._cpu[slot], self._memory[slot] = capacity.cpu_millicores, capacity.memory_bytes
         self._pids[slot] = capacity.pids
         self.table.columns["generation"][slot] = registration.generation
-        self.table.columns["ready"][slot] = int(registration.state is NodeState.READY)
+        self.table.columns["ready"][slot] = int(registration.takes_work)
         self.touch(slot, registration.registered_index)
 
     def set_state(self, slot: int, state: NodeState, index: int) -> Registration:

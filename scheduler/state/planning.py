@@ -7,11 +7,13 @@ check, not the decider, is what keeps nodes from being overfilled (DESIGN.md §4
 from __future__ import annotations
 
 from scheduler.commands import Placement, Plan
+from scheduler.engine.marks import untolerated
 from scheduler.model import NodeState
 from scheduler.state.allocations import NONE
 from scheduler.state.books import Books
 from scheduler.state.jobs import JobRecord
 from scheduler.state.results import Change, PlanResult, Refusal
+from scheduler.taints import spelled
 
 Fault = tuple[str, str]
 """(code, reason)."""
@@ -23,7 +25,7 @@ def apply_plan(books: Books, index: int, plan: Plan) -> PlanResult:
     refused: list[Refusal] = []
     changes: list[Change] = []
     for placement in plan.placements:
-        fault = _fault(books, placement)
+        fault = _fault(books, placement, plan.ring_epoch)
         if fault is not None:
             refused.append(Refusal(placement.allocation, placement.attempt, placement.node, *fault))
             changes.append(_refuse_event(placement, index, plan.decided_by, fault))
@@ -37,11 +39,23 @@ def apply_plan(books: Books, index: int, plan: Plan) -> PlanResult:
     return PlanResult(index=index, placed=tuple(placed), refused=tuple(refused), changes=tuple(changes))
 
 
-def _fault(books: Books, placement: Placement) -> Fault | None:
+def _fault(books: Books, placement: Placement, ring_epoch: int) -> Fault | None:
     job, ordinal = books.locate(placement.allocation)
     if job is None:
         return "no-such-job", "the job is gone"
-    return _job_fault(books, job, ordinal, placement) or _node_fault(books, job, placement)
+    return (
+        _job_fault(books, job, ordinal, placement)
+        or _node_fault(books, job, placement)
+        or _owner_fault(books, placement, ring_epoch)
+    )
+
+
+def _owner_fault(books: Books, placement: Placement, ring_epoch: int) -> Fault | None:
+    shards = books.shards
+    if shards.moved_since(placement.node, ring_epoch):
+        owner = shards.owner(placement.node)
+        return "node-moved", f"{owner} owns the node at epoch {shards.epoch}, the plan was made at {ring_epoch}"
+    return None
 
 
 def _job_fault(books: Books, job: JobRecord, ordinal: int, placement: Placement) -> Fault | None:
@@ -50,7 +64,7 @@ def _job_fault(books: Books, job: JobRecord, ordinal: int, placement: Placement)
     if placement.job_version != job.version:
         return "job-changed", f"the job is at version {job.version}, the plan was made for {placement.job_version}"
     row = job.newest_row(ordinal)
-    if books.is_live(row):
+    if books.is_holding(row):
         return "already-placed", f"epoch {books.attempts.epoch[row]} of it is still live"
     if ordinal not in job.waiting:
         return "not-wanted", "the allocation needs no attempt"
@@ -65,10 +79,20 @@ def _node_fault(books: Books, job: JobRecord, placement: Placement) -> Fault | N
     entry = nodes.entry(placement.node)
     if entry is None:
         return "no-such-node", "the node is not registered"
+    if entry.lost_index:
+        return "node-lost", "the node was declared lost"
+    if not entry.settled:
+        return "node-not-settled", "the lease of the node's former sandboxer may still last"
     if entry.state is not NodeState.READY:
         return "node-not-ready", f"the node is {entry.state}"
     if entry.generation != placement.node_generation:
         return "node-changed", f"the node is at generation {entry.generation}, not {placement.node_generation}"
+    labels = entry.all_labels()
+    if any(labels.get(key) != value for key, value in job.spec.node_selector):
+        return "node-not-selected", "the node lacks a label of the job's nodeSelector"
+    repelling = untolerated(job.spec.tolerations, entry.all_taints())
+    if repelling:
+        return "node-tainted", f"the job does not tolerate {spelled(repelling[0])}"
     slot = nodes.slot_of[placement.node]
     used, capacity, need = nodes.used(slot), entry.capacity, job.need
     for code, want, taken, whole in (

@@ -9,7 +9,6 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from scheduler.commands import AllocationStatus, ReportStatus, StopUnknown
-from scheduler.lifecycle import Happening, next_state
 from scheduler.model import AllocationState, Exit, ExitReason
 from scheduler.state.allocations import NONE
 from scheduler.state.books import Books
@@ -42,6 +41,13 @@ def report(books: Books, index: int, command: ReportStatus) -> StatusResult:
             message=f"{command.node} is registered with incarnation {entry.incarnation}, not {command.incarnation}",
             hint="say hello again",
         )
+    if entry.lost_index:
+        return StatusResult(
+            index=index,
+            code="node-lost",
+            message=f"{command.node} was declared lost at index {entry.lost_index}",
+            hint="say hello again",
+        )
     slot = books.nodes.slot_of[command.node]
     applied = stale = 0
     unknown: list[tuple[str, int]] = []
@@ -72,16 +78,18 @@ def stop_unknown(books: Books, index: int, command: StopUnknown) -> StopsResult:
         return StopsResult(
             index=index, code="no-such-node", message=f"{command.node} is not registered", hint="register it first"
         )
-    stops = books.nodes.stops[slot]
-    written = []
+    written: list[tuple[str, int]] = []
+    strangers: list[tuple[str, int]] = []
     for allocation, epoch in command.allocations:
         row = books.find(allocation, epoch)
         if books.is_live(row) and books.attempts.node[row] == slot:
-            if books.attempts.state(row) is AllocationState.STOPPING:
+            if books.attempts.standing(row) is AllocationState.STOPPING:
                 written.append((allocation, epoch))
             continue
-        stops.setdefault((allocation, epoch), index)
+        strangers.append((allocation, epoch))
         written.append((allocation, epoch))
+    if strangers:
+        books.nodes.stops.add(slot, strangers, index)
     if written:
         books.nodes.touch(slot, index)
     return StopsResult(index=index, stops=tuple(written))
@@ -96,9 +104,9 @@ def _unknown(books: Books, slot: int, status: AllocationStatus, unknown: list[tu
     """Only what still runs needs a stop; an exit confirms the stop record, if there was one."""
     key = (status.allocation, status.epoch)
     if status.state == EXITED:
-        if books.nodes.stops[slot].pop(key, None) is not None:
+        if books.nodes.stops.drop(slot, key):
             books.nodes.touch(slot, index)
-    elif key not in books.nodes.stops[slot]:
+    elif key not in books.nodes.stops.of(slot):
         unknown.append(key)
 
 
@@ -121,11 +129,7 @@ def _apply(books: Books, row: int, status: AllocationStatus, index: int, time_ms
     if status.state == EXITED:
         changes.append(books.end(row, _kept(status.exit), index=index, time_ms=time_ms))
         return
-    after = next_state(attempts.state(row), Happening.STARTED)
-    assert after is not None, "a live attempt may be reported running"
-    attempts.set_state(row, after)
-    if attempts.started_ms[row] == 0:
-        attempts.started_ms[row] = time_ms
+    books.note_started(row, time_ms)
 
 
 def _kept(end: Exit | None) -> Exit:

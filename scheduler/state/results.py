@@ -30,7 +30,7 @@ class Result(Struct, frozen=True, kw_only=True):
 
 
 class NodeResult(Result, frozen=True, kw_only=True):
-    """Of RegisterNode and SetNodeState.
+    """Of RegisterNode, SetNodeState, SetNodeLabels and SetNodeTaints.
 
     `outcome`: registered | unchanged | updated | replaced (new sandboxer) | rebooted | ready | cordoned.
     """
@@ -82,7 +82,27 @@ class StatusResult(Result, frozen=True, kw_only=True):
     unknown: tuple[tuple[str, int], ...] = ()
 
 
+class CollectResult(Result, frozen=True, kw_only=True):
+    """Of Collect: the jobs that were forgotten."""
+
+    jobs: tuple[str, ...] = ()
+
+
+class LossResult(Result, frozen=True, kw_only=True):
+    """Of NodesLost: the nodes that are lost now, and the others with a code each."""
+
+    lost: tuple[str, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
+
+
 class StopsResult(Result, frozen=True, kw_only=True):
     """Of StopUnknown: the (allocation, epoch) pairs that have a stop record now."""
 
     stops: tuple[tuple[str, int], ...] = ()
+
+
+class OwnersResult(Result, frozen=True, kw_only=True):
+    """Of SetOwners: the epoch and owners in force."""
+
+    epoch: int = 0
+    owners: tuple[str, ...] = ()

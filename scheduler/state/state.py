@@ -7,8 +7,7 @@ commands at the same indexes give the same results and the same digest on every 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from hashlib import blake2b
+from collections.abc import Iterable, Sequence
 from typing import Any, assert_never
 
 import msgspec
@@ -18,10 +17,22 @@ from scheduler.commands import Command
 from scheduler.engine.world import World
 from scheduler.errors import CommandTooNew
 from scheduler.session import Assignment, StopOrder
-from scheduler.state import membership, planning, reporting, submission, views
+from scheduler.state import (
+    collecting,
+    listing,
+    losses,
+    marking,
+    membership,
+    planning,
+    reporting,
+    shards,
+    submission,
+    views,
+)
 from scheduler.state.books import Books
 from scheduler.state.nodes import Registration
 from scheduler.state.results import Result
+from scheduler.state.snapshot import FrozenState, thaw
 
 
 class State:
@@ -89,22 +100,44 @@ class State:
                 return membership.register(books, index, command)
             case commands.SetNodeState():
                 return membership.set_state(books, index, command)
+            case commands.SetNodeLabels():
+                return marking.set_labels(books, index, command)
+            case commands.SetNodeTaints():
+                return marking.set_taints(books, index, command)
+            case commands.Collect():
+                return collecting.collect(books, index, command)
+            case commands.NodesLost():
+                return losses.lose(books, index, command)
+            case commands.NodeSettled():
+                return losses.settle(books, index, command)
+            case commands.SetOwners():
+                return shards.set_owners(books.shards, index, command)
         assert_never(command)
 
+    def freeze(self) -> FrozenState:
+        """The state as it is now, held still; O(pages)."""
+        return FrozenState(self.index, self.term, self.books)
+
+    def restore(self, index: int, term: int, chunks: Iterable[bytes]) -> None:
+        """Become the state that was frozen at `index`; on an error nothing is changed.
+
+        Raises:
+            ValueError: `chunks` are no whole state of that index and term.
+            SnapshotTooNew: a newer program wrote them.
+        """
+        self.books = thaw(index, term, chunks)
+        self.index, self.term = index, term
+        self._digest = None
+
     def digest(self) -> str:
-        """32 hexadecimal digits over everything replicated; cached until the next entry."""
+        """32 hexadecimal digits over everything replicated; pages unchanged since the last one cost nothing."""
         if self._digest is None or self._digest[0] != self.index:
-            summary = blake2b(digest_size=16)
-            summary.update(f"{self.index}:{self.term}".encode())
-            for part in _digest_parts(self.books):
-                summary.update(len(part).to_bytes(8, "little"))
-                summary.update(part)
-            self._digest = (self.index, summary.hexdigest())
+            self._digest = (self.index, self.freeze().digest())
         return self._digest[1]
 
-    def world(self, absent: Sequence[str] = ()) -> World:
-        """The nodes as placement sees them; `absent` are nodes without a live session."""
-        return views.world(self.books, absent)
+    def world(self, absent: Sequence[str] = (), owner: str = "") -> World:
+        """The nodes as placement sees them; `absent` have no live session, those of `owner` are looked at first."""
+        return views.world(self.books, absent, owner)
 
     def job_version(self, job: str) -> int:
         """The job's version, 0 when there is no such job."""
@@ -129,9 +162,18 @@ class State:
         record = self.books.jobs.get(job)
         return None if record is None else views.job_detail(self.books, record)
 
+    def job_head(self, job: str) -> dict[str, Any] | None:
+        """One job without its allocations, or None."""
+        record = self.books.jobs.get(job)
+        return None if record is None else views.job_head(self.books, record)
+
+    def listing(self, job: str) -> listing.Listing:
+        """The allocations of a job that exists."""
+        return listing.Listing(self.books, self.books.jobs.by_id[job])
+
     def allocation(self, allocation: str) -> dict[str, Any] | None:
         """One allocation (``namespace/name.index``) by its newest attempt, or None."""
-        return views.allocation(self.books, allocation)
+        return listing.allocation(self.books, allocation)
 
     def nodes(self) -> list[dict[str, Any]]:
         """All nodes by id."""
@@ -147,6 +189,16 @@ class State:
         """What the node shall run and what it has to stop; both empty for an unknown node."""
         slot = self.books.nodes.slot_of.get(node)
         return ((), ()) if slot is None else views.desired(self.books, slot)
+
+    def unsure_on(self, node: str) -> tuple[tuple[str, int], ...]:
+        """(allocation, epoch) of the attempts on the node that it has not told of since it came back."""
+        slot = self.books.nodes.slot_of.get(node)
+        return () if slot is None else losses.unsure(self.books, slot)
+
+    def stop_grace_s(self, node: str) -> int | None:
+        """The largest stop grace among the node's `stop` workloads; None when it holds none."""
+        slot = self.books.nodes.slot_of.get(node)
+        return None if slot is None else losses.stop_grace_s(self.books, slot)
 
     def changed_nodes(self, since_index: int) -> list[str]:
         """Nodes whose desired set or registration changed after `since_index`; O(changed)."""
@@ -167,17 +219,3 @@ def _decode(data: bytes) -> Command:
                 hint="start the newer program on this data directory",
             ) from None
         raise
-
-
-def _digest_parts(books: Books) -> list[bytes]:
-    jobs, nodes, attempts = books.jobs, books.nodes, books.attempts
-    encode = msgspec.msgpack.Encoder(order="deterministic").encode
-    parts = nodes.table.hash_parts() + attempts.table.hash_parts()
-    parts.append(encode([nodes.entries, [sorted(stops.items()) for stops in nodes.stops]]))
-    parts.append(encode([sorted(side.items()) for side in (attempts.ports, attempts.cgroups, attempts.exits)]))
-    parts.append(encode([jobs.next_number, list(jobs.retired)]))
-    for job in sorted(jobs, key=lambda job: job.number):
-        fixed = [job.number, job.version, job.shape_version, job.submitted_index, job.stopped, job.live]
-        parts.append(encode([fixed, job.spec, list(job.requests.items())]))
-        parts.append(job.newest.astype("<i8", copy=False).tobytes())
-    return parts

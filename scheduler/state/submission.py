@@ -3,7 +3,7 @@
 Owns: request ids, compare-and-set on the version, and what a new specification does to the
 attempts of the one before.  Must not know: placement.
 
-A change of anything but `replicas` is a new *shape*: live attempts are stopped, and each
+A change of anything but `replicas` and `priority` is a new *shape*: live attempts are stopped, and each
 allocation is placed anew once its node reported the exit (recreate per allocation).
 """
 
@@ -38,7 +38,7 @@ def submit(books: Books, index: int, command: SubmitJob) -> JobResult:
     else:
         outcome = "created" if job is None else "replaced"
         job = _put(books, job or books.jobs.create(command.job), command.job, index, created=job is None)
-    return _granted(job, index, command.request_id, digest, outcome, "submit")
+    return _granted(books, job, index, command, digest, outcome)
 
 
 def stop(books: Books, index: int, command: StopJob) -> JobResult:
@@ -59,19 +59,16 @@ def stop(books: Books, index: int, command: StopJob) -> JobResult:
         job.waiting.clear()
         books.jobs.note_waiting(job)
         books.order_stops(job, 0, index)
-        if job.live == 0:
-            books.retire(job)
-    return _granted(job, index, command.request_id, digest, outcome, "stop")
+    return _granted(books, job, index, command, digest, outcome)
 
 
 def _put(books: Books, job: JobRecord, spec: ResolvedJob, index: int, *, created: bool) -> JobRecord:
     old_replicas = 0 if created else job.replicas
-    same_shape = not created and not job.stopped and replace(job.spec, replicas=spec.replicas) == spec
+    same_shape = not created and not job.stopped and _shape(job.spec) == _shape(spec)
     job.version += 1
     job.put(spec)
     job.submitted_index = index
     job.stopped = False
-    books.jobs.retired.pop(job.id, None)
     books.jobs.replicas_total += spec.replicas - old_replicas
     if not same_shape:
         job.shape_version = job.version
@@ -94,10 +91,20 @@ def _settle(books: Books, job: JobRecord, index: int, *, old_replicas: int, same
     books.jobs.note_waiting(job)
 
 
-def _granted(job: JobRecord, index: int, request_id: str, digest: bytes, outcome: str, do: str) -> JobResult:
-    job.remember(request_id, Request(digest, index, job.version, outcome))
+def _shape(spec: ResolvedJob) -> ResolvedJob:
+    """A specification without what running attempts need not be stopped for."""
+    return replace(spec, replicas=0, priority=0)
+
+
+def _granted(
+    books: Books, job: JobRecord, index: int, command: SubmitJob | StopJob, digest: bytes, outcome: str
+) -> JobResult:
+    job.remember(command.request_id, Request(digest, index, job.version, outcome))
+    books.jobs.save(job)
+    books.note_finished(job, command.time_ms)
     change: Change = ("job", {
-        "do": do, "index": index, "job": job.id, "version": job.version, "request_id": request_id, "outcome": outcome,
+        "do": "submit" if isinstance(command, SubmitJob) else "stop", "index": index, "job": job.id,
+        "version": job.version, "request_id": command.request_id, "outcome": outcome,
     })  # fmt: skip
     return JobResult(index=index, job=job.id, version=job.version, outcome=outcome, changes=(change,))
 

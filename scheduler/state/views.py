@@ -17,12 +17,13 @@ from scheduler.model import AllocationState, Capacity
 from scheduler.session import Assignment, StopOrder
 from scheduler.state.allocations import LIVE_CODES, NONE, STATE_CODE, STATES
 from scheduler.state.books import Books
-from scheduler.state.columns import Int64s
 from scheduler.state.jobs import JobRecord
+from scheduler.state.listing import Listing, attempts_shown
+from scheduler.taints import spelled
 
 
-def world(books: Books, absent: Sequence[str]) -> World:
-    """Dense arrays of all nodes."""
+def world(books: Books, absent: Sequence[str], owner: str = "") -> World:
+    """Dense arrays of all nodes; with `owner` also which of them are that replica's."""
     nodes = books.nodes
     count = len(nodes)
     columns = nodes.table.columns
@@ -40,6 +41,9 @@ def world(books: Books, absent: Sequence[str]) -> World:
         present=present,
         hashes=columns["hash"].dense(count),
         ports=nodes.port_holders,
+        labels=nodes.marks.labels,
+        taints=nodes.marks.taints,
+        own=books.shards.owned_by(owner, nodes.names) if owner else None,
     )
 
 
@@ -65,6 +69,7 @@ def state_of(books: Books, job: JobRecord) -> str:
         waiting=tally["waiting"],
         complete=complete,
         broken=broken,
+        unknown=tally[AllocationState.UNKNOWN],
         batch=job.spec.workload.kind == "batch",
     ).value
 
@@ -91,6 +96,7 @@ def job_summary(books: Books, job: JobRecord) -> dict[str, Any]:
         "kind": job.spec.workload.kind,
         "state": state_of(books, job),
         "replicas": job.replicas,
+        "priority": job.spec.priority,
         "counts": counts(books, job),
         "index": job.submitted_index,
     }
@@ -98,14 +104,19 @@ def job_summary(books: Books, job: JobRecord) -> dict[str, Any]:
 
 def job_detail(books: Books, job: JobRecord) -> dict[str, Any]:
     """A job with its allocations; surplus ones that still live are listed too."""
-    allocations = _allocations(books, job)
+    return {**job_head(books, job), "allocations": Listing(books, job).all()}
+
+
+def job_head(books: Books, job: JobRecord) -> dict[str, Any]:
+    """A job in full, but for its allocations."""
     workload = job.spec.workload
     return {
         **job_summary(books, job),
-        "allocations": allocations,
         "command": list(workload.command),
         "requests": capacity(job.need),
         "limits": limits(job),
+        "nodeSelector": dict(job.spec.node_selector),
+        "tolerations": [msgspec.to_builtins(toleration) for toleration in job.spec.tolerations],
         "ports": [{"name": name, "hostPort": port} for name, port in workload.ports],
         "restartPolicy": job.policy.value,
         "backoffLimit": job.spec.backoff_limit,
@@ -116,59 +127,6 @@ def limits(job: JobRecord) -> dict[str, int]:
     """The limits of a job; 0 = none asked for."""
     bounds = job.spec.workload.limits
     return {"cpu_millicores": bounds.cpu_millicores, "memory_bytes": bounds.memory_bytes, "pids": bounds.pids}
-
-
-def allocation(books: Books, allocation: str) -> dict[str, Any] | None:
-    """One allocation by id, or None."""
-    job, ordinal = books.locate(allocation)
-    if job is None or (ordinal >= job.replicas and job.newest_row(ordinal) == NONE):
-        return None
-    row = job.newest_row(ordinal)
-    (newest,) = _attempts(books, np.array([row])) if row != NONE else (_unplaced(job, ordinal),)
-    return _with_history(books, job, ordinal, row, newest)
-
-
-def _allocations(books: Books, job: JobRecord) -> list[dict[str, Any]]:
-    """Every allocation that is wanted or still has an attempt, by ordinal."""
-    kept = np.flatnonzero((job.newest != NONE) | (np.arange(len(job.newest)) < job.replicas))
-    rows = job.newest[kept]
-    shown = iter(_attempts(books, rows[rows != NONE]))
-    return [
-        _with_history(books, job, ordinal, row, next(shown) if row != NONE else _unplaced(job, ordinal))
-        for ordinal, row in zip(kept.tolist(), rows.tolist(), strict=True)
-    ]
-
-
-def _with_history(books: Books, job: JobRecord, ordinal: int, row: int, newest: dict[str, Any]) -> dict[str, Any]:
-    older = books.attempts.chain(books.attempts.previous(row)) if row != NONE else []
-    newest["waiting"] = ordinal in job.waiting
-    newest["previous"] = _attempts(books, np.array(older, dtype=np.int64)) if older else []
-    return newest
-
-
-def _unplaced(job: JobRecord, ordinal: int) -> dict[str, Any]:
-    return {
-        "id": job.allocation(ordinal), "node": None, "epoch": 0, "attempt": 0, "state": "pending",
-        "pid": None, "cgroup": None, "exit": None,
-    }  # fmt: skip
-
-
-def _attempts(books: Books, rows: Int64s) -> list[dict[str, Any]]:
-    """The attempts of many rows, in their order."""
-    attempts, nodes, jobs = books.attempts, books.nodes.entries, books.jobs.by_number
-    columns = (attempts.job, attempts.ordinal, attempts.node, attempts.epoch, attempts.attempt, attempts.pid)
-    values = zip(
-        rows.tolist(), attempts.states(rows).tolist(), *(c.gather(rows).tolist() for c in columns), strict=True
-    )
-    found = []
-    for row, code, number, ordinal, slot, epoch, attempt, pid in values:
-        end = attempts.exits.get(row)
-        found.append({
-            "id": jobs[number].allocation(ordinal), "node": nodes[slot].node, "epoch": epoch, "attempt": attempt,
-            "state": STATES[code].value, "pid": pid or None, "cgroup": attempts.cgroups.get(row),
-            "exit": None if end is None else msgspec.to_builtins(end),
-        })  # fmt: skip
-    return found
 
 
 def capacity(amounts: Capacity) -> dict[str, int]:
@@ -185,8 +143,11 @@ def node(books: Books, slot: int) -> dict[str, Any]:
     entry = books.nodes.entries[slot]
     return {
         "id": entry.node,
-        "state": entry.state.value,
-        "owner": None,
+        "state": entry.shown_state,
+        "settled": entry.settled,
+        "owner": books.shards.owner(entry.node),
+        "labels": entry.all_labels(),
+        "taints": [spelled(taint) for taint in entry.all_taints()],
         "isolation": {"level": entry.isolation, "why": entry.isolation_why},
         "capacity": capacity(entry.capacity),
         "allocated": capacity(books.nodes.used(slot)),
@@ -202,10 +163,9 @@ def node_detail(books: Books, slot: int) -> dict[str, Any]:
     """A node with its live attempts, booked ports and stop records."""
     attempts = books.attempts
     placed = sorted(books.nodes.rows[slot], key=lambda row: (attempts.job[row], attempts.ordinal[row]))
-    rows = np.array(placed, dtype=np.int64)
     return {
         **node(books, slot),
-        "allocations": _attempts(books, rows),
+        "allocations": [_attempt(books, row) for row in placed],
         "ports": sorted(port for port, holders in books.nodes.port_holders.items() if slot in holders),
         "stops": [
             {"id": stop.allocation, "epoch": stop.epoch, "index": stop.index} for stop in desired(books, slot)[1]
@@ -213,17 +173,23 @@ def node_detail(books: Books, slot: int) -> dict[str, Any]:
     }
 
 
+def _attempt(books: Books, row: int) -> dict[str, Any]:
+    job = books.job_of(row)
+    (shown,) = attempts_shown(books.attempts, books.nodes.names, (job.namespace, job.name), np.array([row]))
+    return shown
+
+
 def desired(books: Books, slot: int) -> tuple[tuple[Assignment, ...], tuple[StopOrder, ...]]:
     """What the node shall run, and its stop records until their exits are confirmed."""
     attempts = books.attempts
     assignments, stops = [], []
-    for row in books.nodes.rows[slot]:
+    for row in sorted(books.nodes.rows[slot]):
         job, epoch = books.job_of(row), attempts.epoch[row]
         name = job.allocation(attempts.ordinal[row])
-        if attempts.state(row) is AllocationState.STOPPING:
+        if attempts.standing(row) is AllocationState.STOPPING:
             stops.append(StopOrder(name, epoch, attempts.stop_index[row]))
         else:
             assert attempts.version[row] >= job.shape_version, "an attempt of an old shape is being stopped"
             assignments.append(Assignment(name, epoch, attempts.attempt[row], job.spec.workload))
-    stops.extend(StopOrder(name, epoch, at) for (name, epoch), at in books.nodes.stops[slot].items())
+    stops.extend(StopOrder(name, epoch, at) for (name, epoch), at in books.nodes.stops.of(slot).items())
     return tuple(assignments), tuple(stops)

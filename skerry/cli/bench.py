@@ -1,4 +1,4 @@
-"""``skerry bench raft``.
+"""``skerry bench raft|state``.
 
 Owns: where results go: ``out/bench/*.json`` and the generated tables of ``docs/benchmarks.md``.
 Must not know: how anything is measured.
@@ -66,6 +66,47 @@ def raft(runs: int, seconds: float, outstanding: str, kills: int, out: Path, doc
     if docs is not None:
         rewrite_table(docs, "bench raft", table)
     print_json(result) if output == "json" else print(table)
+    return 0
+
+
+@bench.command()
+@click.option("--runs", type=click.IntRange(1, 100), default=5, show_default=True, help="Rounds; the median counts.")
+@click.option(
+    "--allocations", type=click.IntRange(1, 1_000_000), default=100_000, show_default=True, help="Size of the state."
+)
+@click.option("--nodes", type=click.IntRange(1, 10_000), default=1_000, show_default=True, help="Nodes they run on.")
+@click.option("--jobs", default="1,1000", show_default=True, help="In how many jobs, comma-separated.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("out/bench/state.json"),
+    show_default=True,
+    help="Where the result goes.",
+)
+@click.option(
+    "--docs", type=click.Path(path_type=Path, dir_okay=False), help="Rewrite the generated table of this document."
+)
+@output_option
+def state(runs: int, allocations: int, nodes: int, jobs: str, out: Path, docs: Path | None, output: str) -> int:
+    """How long freezing, writing and reading back a large state takes, and how long it holds the event loop."""
+    from skerry.bench_state import markdown_table, run_bench
+
+    try:
+        counts = [int(part) for part in jobs.split(",")]
+    except ValueError:
+        raise UsageError(f"--jobs {jobs} is not a list of numbers", hint="such as 1,1000") from None
+    if min(counts) < 1 or max(counts) > allocations:
+        raise UsageError("--jobs takes numbers from 1 to --allocations", hint="such as 1,1000")
+    results = []
+    for count in counts:
+        progress(f"{allocations} allocations in {count} jobs on {nodes} nodes, {runs} rounds")
+        results.append(run_bench(allocations=allocations, nodes=nodes, jobs=count, runs=runs))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"v": 1, "results": results}, indent=1) + "\n", encoding="utf-8")
+    table = markdown_table(results)
+    if docs is not None:
+        rewrite_table(docs, "bench state", table)
+    print_json({"results": results}) if output == "json" else print(table)
     return 0
 
 

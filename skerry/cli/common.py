@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -70,7 +71,9 @@ def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--address", envvar="SKERRY_ADDRESS", help="Replica API addresses, comma-separated.  [env: SKERRY_ADDRESS]"
     )
-    @click.option("--token", envvar="SKERRY_TOKEN", help="API token.  [env: SKERRY_TOKEN]")
+    @click.option(
+        "--token", envvar="SKERRY_TOKEN", help="API token.  [env: SKERRY_TOKEN, or SKERRY_TOKEN_FILE names its file]"
+    )
     @click.option(
         "--timeout",
         "timeout_s",
@@ -105,10 +108,29 @@ def find_target(
         )
     addresses = tuple(part.strip() for part in address.split(",")) if address else tuple(ready["apis"].values())  # type: ignore[index]
     if token is None:
+        token = token_of_environment()
+    if token is None:
         if ready is None:
-            raise UsageError("no token is known", hint="pass --token or set SKERRY_TOKEN")
+            raise UsageError("no token is known", hint="pass --token, or set SKERRY_TOKEN or SKERRY_TOKEN_FILE")
         token = Path(ready["token_file"]).read_text(encoding="utf-8").strip()
     return Target(addresses, token, output, timeout_s, home if ready else None)
+
+
+def token_of_environment() -> str | None:
+    """The token in the file that SKERRY_TOKEN_FILE names; None when it names none.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    file = os.environ.get("SKERRY_TOKEN_FILE")
+    if not file:
+        return None
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise UsageError(
+            f"the token file {file} cannot be read: {error.strerror}", hint="see SKERRY_TOKEN_FILE"
+        ) from None
 
 
 def call(target: Target, ask: Callable[[Client], Awaitable[T]]) -> T:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from skerry.cli.common import DEV_DIRECTORY, output_option, print_json, progress
+from skerry.cli.daemons import break_option, known_breaks
 from skerry.dev.detached import start_detached, stop_detached
 from skerry.errors import UsageError
 
@@ -45,6 +46,7 @@ from skerry.errors import UsageError
     metavar="SECTION.KEY=VALUE",
     help="Set one configuration key for every process; repeatable.",
 )
+@break_option
 @click.option("--detach", is_flag=True, help="Return once the cluster is ready; end it with `skerry dev stop`.")
 @output_option
 @click.pass_context
@@ -56,6 +58,7 @@ def dev(
     agent_cpu: str,
     agent_memory: str,
     settings: tuple[str, ...],
+    breaks: tuple[str, ...],
     detach: bool,
     output: str,
 ) -> int | None:
@@ -70,17 +73,27 @@ def dev(
         raise UsageError(
             f"{replicas} replicas survive no more losses than {replicas - 1}", hint="ask for an odd number"
         )
+    if breaks:
+        known_breaks(breaks)
     if detach:
         arguments = ["--replicas", str(replicas), "--agents", str(agents)]
         arguments += ["--agent-cpu", agent_cpu, "--agent-memory", agent_memory]
         arguments += [word for setting in settings for word in ("--set", setting)]
+        arguments += [word for name in breaks for word in ("--break", name)]
         _announce(start_detached(directory.absolute(), arguments, progress), output)
         return 0
-    return _run(directory.absolute(), replicas, agents, agent_cpu, agent_memory, settings, output)
+    return _run(directory.absolute(), replicas, agents, agent_cpu, agent_memory, settings, breaks, output)
 
 
 def _run(
-    directory: Path, replicas: int, agents: int, cpu: str, memory: str, settings: tuple[str, ...], output: str
+    directory: Path,
+    replicas: int,
+    agents: int,
+    cpu: str,
+    memory: str,
+    settings: tuple[str, ...],
+    breaks: tuple[str, ...],
+    output: str,
 ) -> int:
     import uvloop
 
@@ -100,7 +113,8 @@ def _run(
         raise UsageError(str(error), hint="--agent-cpu takes 500m or 2, --agent-memory 512Mi or 4Gi") from None
     plan = load_or_make_plan(directory, replicas, agents, *capacity)
 
-    uvloop.run(Supervisor(directory, plan, extra, progress).run(lambda facts: _announce(facts, output)))
+    supervisor = Supervisor(directory, plan, extra, progress, known_breaks(breaks))
+    uvloop.run(supervisor.run(lambda facts: _announce(facts, output)))
     return 0
 
 

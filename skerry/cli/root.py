@@ -24,7 +24,7 @@ COMMANDS = {
     "explain": ("explain", "explain", "Say why a job is where it is, or why it waits."),
     "logs": ("logs", "logs", "Read the output of an allocation or a job."),
     "chaos": ("chaos", "chaos", "Break the cluster on purpose, and heal it."),
-    "trace": ("trace", "trace", "Check and explain a recorded run."),
+    "trace": ("trace", "trace", "Check, explain and view a recorded run."),
     "config": ("config", "config", "Show the configuration and where each value came from."),
     "bench": ("bench", "bench", "Measure this build on this machine."),
 }

@@ -20,13 +20,18 @@ def status(target: Target) -> int:
         print_json(answer)
     else:
         print(answer.get("summary") or ("healthy" if answer["healthy"] else "not healthy"))
+        for alert in answer.get("alerts", ()):
+            print(f"alert: {alert}")
         print()
         columns = ("id", "role", "term", "commit_index", "applied_index", "digest")
         print_table(("replica", *columns[1:]), [[row.get(c) for c in columns] for row in answer["replicas"]])
         print()
         print_table(
-            ("node", "state", "owner", "isolation"),
-            [[n["id"], n["state"], n.get("owner"), _isolation(n.get("isolation") or {})] for n in answer["nodes"]],
+            ("node", "state", "owner", "session", "isolation"),
+            [
+                [n["id"], n["state"], n.get("owner"), n.get("session"), _isolation(n.get("isolation") or {})]
+                for n in answer["nodes"]
+            ],
         )
     return OK if answer["healthy"] else FAILED
 

@@ -1,4 +1,4 @@
-"""``skerry trace check|explain``."""
+"""``skerry trace check|explain|fetch``."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 import click
 import msgspec
 
-from skerry.cli.common import output_option, print_json, progress
-from skerry.errors import FAILED, OK
+from skerry.cli.common import Target, output_option, print_json, progress, target_options
+from skerry.errors import FAILED, OK, UsageError
 
 REFS_SHOWN = 6
 
 
 @click.group()
 def trace() -> None:
-    """Check and explain a recorded run (a folder of *.jsonl)."""
+    """Check, explain and view a recorded run (a folder of *.jsonl)."""
 
 
 @trace.command()
@@ -46,6 +46,30 @@ def check(directory: Path, output: str) -> int:
 
 
 @trace.command()
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to bring the trace to."
+)
+@target_options
+def fetch(target: Target, out: Path) -> int:
+    """Bring the trace of a cluster elsewhere into a folder, through the API of its replicas.
+
+    What the folder holds already is kept, and goes on where it ended.
+    """
+    import asyncio
+
+    from skerry.trace_fetch import fetch_trace
+
+    found = asyncio.run(fetch_trace(target.addresses, token=target.token, out=out))
+    for url in found.unreachable:
+        progress(f"{url} does not answer; its files are missing unless another replica has them")
+    if target.output == "json":
+        print_json(msgspec.to_builtins(found))
+    else:
+        print(f"{found.trace}: {found.files} files, {found.new_bytes} new bytes")
+    return OK if not found.unreachable else FAILED
+
+
+@trace.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @output_option
 def explain(directory: Path, output: str) -> int:
@@ -61,4 +85,26 @@ def explain(directory: Path, output: str) -> int:
         print(f"{sentence.text}  [{', '.join(sentence.refs[:REFS_SHOWN])}{more}]")
     if not sentences:
         progress("the trace holds nothing to tell")
+    return OK
+
+
+@trace.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The HTML file to write.")
+@output_option
+def view(directory: Path, out: Path, output: str) -> int:
+    """Write the trace in DIRECTORY as one HTML page: lanes, messages, faults, causes, the story.
+
+    The page needs nothing but a browser: no network, no other file.
+    """
+    from chaos.view.page import view_directory
+
+    try:
+        size_bytes = view_directory(directory, out)
+    except OSError as error:
+        raise UsageError(f"cannot write {out}: {error.strerror or error}", hint="pass another --out") from None
+    if output == "json":
+        print_json({"path": str(out.absolute()), "bytes": size_bytes})
+    else:
+        print(f"{out} ({size_bytes / 1000:.0f} kB): open it in a browser")
     return OK

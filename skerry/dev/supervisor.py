@@ -40,13 +40,22 @@ class Supervisor:
         plan: names and ports.
         settings: extra configuration for every process, dotted key → value.
         say: prints one line of progress.
+        breaks: role → deliberate bugs that its processes are started with.
     """
 
-    def __init__(self, directory: Path, plan: Plan, settings: dict[str, str], say: Say) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        plan: Plan,
+        settings: dict[str, str],
+        say: Say,
+        breaks: dict[str, list[str]] | None = None,
+    ) -> None:
         self._directory = directory
         self._plan = plan
         self._settings = settings
         self._say = say
+        self._breaks = breaks or {}
         self._children = {name: self._child(name) for name in plan.process_names()}
         self._control = ControlServer(directory, self._handle)
         self._stopping = asyncio.Event()
@@ -62,6 +71,7 @@ class Supervisor:
         else:
             role = "agent" if name in self._plan.agents else "replica"
             arguments = [role, "--config", str(self._directory / f"{name}.toml"), *common]
+            arguments += [word for each in self._breaks.get(role, ()) for word in ("--break", each)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SKERRY_")}
         return Child(name, arguments, self._directory / "logs" / f"{name}.log", environment)
 
@@ -109,6 +119,8 @@ class Supervisor:
     # --- starting ---------------------------------------------------------------------------
 
     async def _start_all(self) -> None:
+        for role, names in self._breaks.items():
+            self._say(f"WARNING: every {role} is DELIBERATELY BROKEN: {', '.join(names)}")
         await self._control.start()
         await self._children["proxy"].start()
         await self._until_chaos_api()
@@ -163,7 +175,7 @@ class Supervisor:
 
     async def _nodes_ready(self) -> bool:
         nodes = (await self._status()).get("nodes", [])
-        return sum(1 for node in nodes if node["state"] == "ready" and node.get("owner")) >= len(self._plan.agents)
+        return sum(1 for node in nodes if node["state"] == "ready" and node.get("session")) >= len(self._plan.agents)
 
     async def _status(self) -> dict[str, Any]:
         token = (self._directory / "token").read_text(encoding="utf-8").strip()

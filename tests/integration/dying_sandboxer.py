@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agents.sandboxer import __main__ as sandboxer
-from agents.sandboxer import events, linux, process, runtime
+from agents.sandboxer import events, exit_status, launcher, process, runtime
 
 
 def die(*_: Any, **__: Any) -> Any:
@@ -43,9 +43,9 @@ def arm(step: str) -> None:
     if step == "intent-durable":
         runtime.Runtime._spawn = die  # type: ignore[method-assign]
     elif step == "group-made":
-        runtime.Runtime._plan = die  # type: ignore[method-assign]
+        launcher.Launcher._plan = die  # type: ignore[method-assign]
     elif step == "forked":
-        runtime.Runtime._record = die  # type: ignore[method-assign]
+        launcher.Launcher._record = die  # type: ignore[method-assign]
     elif step == "recorded":
         process.Child.go = die  # type: ignore[method-assign]
     elif step == "executed":
@@ -57,8 +57,7 @@ def arm(step: str) -> None:
     elif step == "stop-ordered":
         runtime.Runtime._terminate = die  # type: ignore[method-assign]
     elif step == "kernel-cannot-tell":
-        linux.exit_status_of_pidfd = lambda _: None
-        runtime._zombie_status = lambda _: None
+        exit_status.of_stranger = lambda *_: None
         runtime.FOREIGN_STATUS_S_MAX = 0.2  # type: ignore[misc]
     else:
         raise SystemExit(f"no step {step!r}")

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -30,11 +31,25 @@ def assignment(
     grace_s: int = 5,
     on_disconnect: str = "keep",
     env: dict[str, str] | None = None,
+    network: str = "",
+    ports: dict[int, int] | None = None,
 ) -> Assignment:
     namespace, _, name = allocation.partition("/")
     limits = Limits(cpu, memory, pids)
+    hosts = tuple((f"p{number}", number) for number in ports or {})
+    inner = tuple((ports or {}).values())
     workload = Workload(
-        name.split(".")[0], namespace, "service", command, env or {}, limits, (), grace_s, on_disconnect
+        name.split(".")[0],
+        namespace,
+        "service",
+        command,
+        env or {},
+        limits,
+        hosts,
+        grace_s,
+        on_disconnect,
+        network,
+        inner,
     )
     return Assignment(allocation, epoch, attempt, workload)
 
@@ -84,6 +99,12 @@ class Rig:
         self.client = await SandboxClient.connect(self.directory, start_if_absent=True, options=self.options)
         self._events = self.client.events()
         return self.client
+
+    async def renew(self, lease_s: float, registration: int = 0) -> int:
+        """A lease that lasts `lease_s` from now; returns its deadline."""
+        deadline_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(lease_s * 1e9)
+        await self.client.renew(deadline_ns, registration)
+        return deadline_ns
 
     async def event(self, kind: str, allocation: str, epoch: int | None = None) -> WorkloadRecord:
         """The next event of this kind about this allocation."""

@@ -447,3 +447,72 @@ async def test_a_thousand_exits_are_all_committed_in_their_order(tmp_path, repli
         states = [r.state for s in replica.statuses for r in s.reports if r.allocation == f"default/many.{n}"]
         assert states == ["running", "exited"]
     assert len(heard) == 2000
+
+
+async def test_a_lease_lasts_from_the_send_of_its_renewal_and_goes_to_the_sandboxer(tmp_path, replica):
+    replica.lease_ms, replica.registration = 60_000, 31
+    box = MemorySandboxer()
+    async with agent(settings_for(tmp_path, replica), box):
+        await replica.until(lambda: len(replica.beats) > 3)
+    assert box.leases
+    assert {registration for _, registration in box.leases} == {31}
+    arrivals = [at + replica.lease_ms * 1_000_000 for at in replica.beaten_ns]
+    for deadline, _ in box.leases:
+        assert any(deadline <= arrival for arrival in arrivals), "the deadline is later than its receipt allows"
+    assert min(deadline for deadline, _ in box.leases) <= arrivals[0]
+
+
+async def test_a_confirmation_without_a_lease_gives_none(tmp_path, replica):
+    box = MemorySandboxer()
+    async with agent(settings_for(tmp_path, replica), box):
+        await replica.until(lambda: len(replica.beats) > 3)
+    assert box.leases == []
+
+
+async def test_after_a_third_of_a_lease_without_confirmation_another_replica_is_dialled(
+    tmp_path, replica, other, in_order
+):
+    replica.lease_ms = other.lease_ms = 900
+    replica.confirms = False
+    began = asyncio.get_running_loop().time()
+    async with agent(settings_for(tmp_path, replica, other, confirm_timeout_s=0.0, heartbeat_s=5.0), MemorySandboxer()):
+        await other.until(lambda: other.hellos)
+    assert asyncio.get_running_loop().time() - began >= 0.3
+    assert len(replica.beats) >= 2, "it renews several times a lease, whatever its own pace"
+
+
+async def test_starts_name_the_generation_and_registration_of_their_set(tmp_path, replica):
+    replica.assignments, replica.registration = [assignment()], 44
+    box = MemorySandboxer()
+    async with agent(settings_for(tmp_path, replica), box):
+        await replica.until(lambda: replica.state(ALLOCATION, 50) == "running")
+    assert box.started_under == {(ALLOCATION, 50): (0, 44)}
+
+
+async def test_an_old_or_empty_set_stops_nothing_not_even_of_a_returned_node(tmp_path, replica):
+    replica.assignments, replica.registration = [assignment()], 44
+    box = MemorySandboxer()
+    async with agent(settings_for(tmp_path, replica), box):
+        await replica.until(lambda: replica.state(ALLOCATION, 50) == "running")
+        replica.assignments, replica.registration = [], 45
+        for index in (replica.index + 5, 3):  # a newer empty set, then an old one
+            replica.index = index
+            await replica.push()
+        beats = len(replica.beats)
+        await replica.until(lambda: len(replica.beats) > beats + 3)
+        assert box.stops == []
+        assert box.records[(ALLOCATION, 50)].state == "running"
+
+
+async def test_what_the_cluster_is_unsure_of_is_told_again_with_its_old_sequence(tmp_path, replica):
+    replica.assignments = [assignment()]
+    async with agent(settings_for(tmp_path, replica), MemorySandboxer()):
+        await replica.until(lambda: replica.state(ALLOCATION, 50) == "running")
+        told = len(replica.statuses)
+        replica.unsure = ((ALLOCATION, 50), ("default/other.0", 3))
+        replica.index += 1
+        await replica.push()
+        await replica.until(lambda: len(replica.statuses) > told)
+    again = replica.statuses[-1].reports
+    assert [(report.allocation, report.state) for report in again] == [(ALLOCATION, "running")]
+    assert again[0].sequence == replica.statuses[0].reports[0].sequence

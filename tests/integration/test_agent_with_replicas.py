@@ -190,7 +190,7 @@ async def test_a_session_moves_from_a_paused_replica_and_new_work_still_reaches_
 
         async def owner(via: str) -> str:
             [node] = (await cluster.call("GET", "/v1/status", via=via))["nodes"] or [{}]
-            return str(node.get("owner") or "")
+            return str(node.get("session") or "")
 
         async def held() -> str:
             return await owner("n1")

@@ -286,7 +286,9 @@ async def test_an_impossible_message_is_dropped_and_the_replica_goes_on() -> Non
         leader = await cluster.leader()
         term = leader.driver.core.term
         peer = cluster.followers(leader)[0]
-        leader.driver.receive(peer.name, Append(term, 0, 0, 0, 1, ()))  # a second leader of this term
+        leader.driver.receive(
+            peer.name, Append(term, 0, 0, 0, 1, ()), peer.store.store_id
+        )  # a second leader of this term
         await cluster.until(lambda: leader.driver.counters.received_dropped == 1, "the drop")
         assert leader.observer.of("drop")[0]["fr"] == peer.name
         await leader.driver.propose(b"x", timeout_s=5)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import struct
 
 import aiohttp
 import pytest
+from aiohttp import web
 from structlog.testing import capture_logs
 
 from cluster.framing import Hello, encode_hello
-from cluster.sockets import ListenLimits
+from cluster.sockets import ListenLimits, listen
 from tests.support.link_bed import TOKEN, Member, append, both_up, pair, until
 
 
@@ -117,6 +119,15 @@ async def test_garbage_as_hello_is_a_bad_hello():
             assert (status, problem["code"]) == (400, "bad-hello")
 
 
+async def test_a_store_that_was_replaced_is_cut_off_and_not_let_in_again():
+    async with pair() as (one, two, _):
+        await both_up(one, two)
+        one.retired = (two.store_id,)
+        await until(lambda: two.links.peers_status()[0].why == "retired-store", "the refusal")
+        assert not two.links.peers_status()[0].outgoing
+        assert two.links.peers_status()[0].incoming, "its own door is its own affair"
+
+
 async def test_a_second_live_process_with_the_same_store_is_refused_until_the_first_is_silent():
     async with pair() as (one, two, _):
         await both_up(one, two)
@@ -199,6 +210,26 @@ async def test_a_frame_that_claims_a_gigabyte_is_cut_before_it_is_buffered():
             await (await open_link(member, http)).close()
 
 
+async def test_a_dialer_that_gives_up_during_the_upgrade_leaves_no_traceback(monkeypatch):
+    errors: list[str] = []
+    monkeypatch.setattr(logging.getLogger("aiohttp.server"), "error", lambda *a, **_: errors.append(str(a)))
+    async with Target() as member, aiohttp.ClientSession() as http:
+        inbound_prepare = web.WebSocketResponse.prepare
+
+        async def prepare(self: web.WebSocketResponse, request: web.BaseRequest) -> object:
+            if request.transport is not None and "X-Gone" in request.headers:
+                request.transport.abort()
+                raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+            return await inbound_prepare(self, request)
+
+        monkeypatch.setattr(web.WebSocketResponse, "prepare", prepare)
+        headers = {"Skerry-Hello": hello(), "Authorization": f"Bearer {TOKEN}", "X-Gone": "1"}
+        with pytest.raises(aiohttp.ClientError):
+            await http.ws_connect(f"http://127.0.0.1:{member.port}/v1/links", headers=headers)
+        await (await open_link(member, http)).close()
+    assert errors == []
+
+
 async def test_bytes_that_are_not_http_are_answered_400_and_closed():
     async with Target() as member:
         for garbage in (os.urandom(500) + b"\r\n\r\n", b"\x16\x03\x01" + b"\0" * 200 + b"\r\n\r\n", b"x" * 100_000):
@@ -210,10 +241,6 @@ async def test_bytes_that_are_not_http_are_answered_400_and_closed():
 
 
 async def test_a_request_head_that_drips_in_is_cut():
-    from aiohttp import web
-
-    from cluster.sockets import listen
-
     listener = await listen(
         web.Application(), "127.0.0.1:0", key="k", limits=ListenLimits(header_timeout_s=0.3, connections_max=3)
     )
@@ -230,10 +257,6 @@ async def test_a_request_head_that_drips_in_is_cut():
 
 
 async def test_connections_past_the_limit_are_closed_and_the_others_served():
-    from aiohttp import web
-
-    from cluster.sockets import listen
-
     async def answer(request: web.Request) -> web.Response:
         return web.Response(text="here")
 

@@ -155,14 +155,14 @@ async def test_status_names_the_replica_that_holds_a_nodes_session(
     await agents["a1"].beat(1)
     await agents["a1"].wait(lambda a: a.confirmed == 1)
     [node] = (await cluster.call("GET", "/v1/status", via="n3"))["nodes"]
-    assert (node["id"], node["state"], node["owner"], node["isolation"]["level"]) == ("a1", "ready", "n2", "none")
+    assert (node["id"], node["state"], node["session"], node["isolation"]["level"]) == ("a1", "ready", "n2", "none")
     [node] = (await cluster.call("GET", "/v1/nodes", via="n1"))["nodes"]
     assert node["used"] == {"cpu_ns": 5000, "memory_bytes": 6000}
     await agents["a1"].close()
 
     async def gone() -> bool:
         [row] = (await cluster.call("GET", "/v1/status", via="n3"))["nodes"]
-        return row["owner"] is None
+        return row["session"] is None
 
     assert await cluster.until(gone)
 

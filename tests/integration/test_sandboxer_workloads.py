@@ -32,7 +32,7 @@ def output(record: WorkloadRecord, stream: str = "stdout") -> str:
 
 
 async def test_the_isolation_level_is_full_here(rig: Rig) -> None:
-    assert rig.client.hello.isolation == "cgroup-hybrid + pid,mount namespaces"
+    assert rig.client.hello.isolation == "cgroup-hybrid + pid,mount,uts,ipc namespaces + seccomp + network bridge"
     assert rig.client.hello.isolation_why == ""
 
 
@@ -231,7 +231,7 @@ async def test_two_workloads_cannot_signal_each_other(rig: Rig) -> None:
 
 async def test_the_environment_is_clean_and_names_the_fencing_token(rig: Rig) -> None:
     record = await rig.client.start(
-        assignment("default/env.0", "/usr/bin/env", "-0", epoch=77, env={"COLOUR": "grün\nblau"})
+        assignment("default/env.0", "/usr/bin/env", "-0", epoch=77, env={"COLOUR": "grün\nblau"}, network="host")
     )
     await rig.exited("default/env.0", 77)
     variables = dict(item.split("=", 1) for item in output(record).rstrip("\0").split("\0"))
@@ -241,6 +241,7 @@ async def test_the_environment_is_clean_and_names_the_fencing_token(rig: Rig) ->
         "SKERRY_CLUSTER": CLUSTER,
         "SKERRY_ALLOCATION": "default/env.0",
         "SKERRY_EPOCH": "77",
+        "SKERRY_FENCING_TOKEN": "0:77",
         "SKERRY_ATTEMPT": "1",
         "COLOUR": "grün\nblau",
     }

@@ -26,9 +26,11 @@ from scheduler.engine import draft
 from scheduler.evaluations import due_ms, pending
 from scheduler.explain import explain
 from scheduler.lifecycle import LIVE
-from scheduler.model import Capacity, Exit
+from scheduler.model import Capacity, Exit, Taint, TaintEffect, Toleration
 from scheduler.state import State
+from scheduler.state.snapshot import FrozenState
 from tests.support.scheduler_world import BAD, LOST, OK, OOM, STOPPED, job
+from tests.support.state_views import whole
 
 NODES = ("a1", "a2", "a3")
 JOBS = ("x", "y")
@@ -45,6 +47,9 @@ class RandomCommands(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.state, self.twin = State(), State()
+        self.restarted = State()
+        """Replaced now and then by what is read back from a frozen `state`."""
+        self.held: tuple[FrozenState, bytes] | None = None
         self.now_ms = 1_000
         self.sequence = 0
         self.ledger: dict[Booking, dict[str, Any]] = {}
@@ -59,7 +64,7 @@ class RandomCommands(RuleBasedStateMachine):
         data = commands.encode(command)
         index = self.state.index + 1
         result, twin = self.state.apply(index, 1, data), self.twin.apply(index, 1, data)
-        assert result == twin
+        assert result == twin == self.restarted.apply(index, 1, data)
         self._follow(result, command)
         return result
 
@@ -93,13 +98,13 @@ class RandomCommands(RuleBasedStateMachine):
 
     def _fits(self, node: str, asked: dict[str, int]) -> None:
         capacity = self.capacity[node]
-        for key, whole in (
+        for key, most in (
             ("cpu_millicores", capacity.cpu_millicores),
             ("memory_bytes", capacity.memory_bytes),
             ("pids", capacity.pids),
         ):
             booked = sum(fields["requests"][key] for fields in self.ledger.values() if fields["node"] == node)
-            assert asked[key] == 0 or booked <= whole, f"{node} is over its {key}"
+            assert asked[key] == 0 or booked <= most, f"{node} is over its {key}"
 
     @rule(node=nodes, cpu=st.integers(0, 900), memory=st.integers(0, 900), pids=st.integers(0, 90),
           boot=st.sampled_from(["b1", "b1", "b1", "b2"]), incarnation=st.sampled_from(["i1", "i1", "i2"]))  # fmt: skip
@@ -126,7 +131,9 @@ class RandomCommands(RuleBasedStateMachine):
                expected: int) -> None:  # fmt: skip
         self.requests += 1
         spec = job(name, replicas=replicas, cpu_millicores=cpu, memory_bytes=memory, ports=tuple(ports), kind=kind,
-                   restart_policy=policy, backoff_limit=1)  # fmt: skip
+                   restart_policy=policy, backoff_limit=1, priority=cpu % 3,
+                   node_selector=(("disk", "a"),) if memory % 16 == 1 else (),
+                   tolerations=(Toleration("dedicated", "Exists"),) if memory % 2 else ())  # fmt: skip
         request = f"r{self.requests}"
         result = self.apply(commands.SubmitJob(spec, request, expected, self.now_ms))
         if not result.code:
@@ -228,11 +235,50 @@ class RandomCommands(RuleBasedStateMachine):
     @rule(data=st.binary(max_size=30))
     def garbage(self, data: bytes) -> None:
         index = self.state.index + 1
-        assert self.state.apply(index, 1, data).code == self.twin.apply(index, 1, data).code == "bad-command"
+        for state in (self.state, self.twin, self.restarted):
+            assert state.apply(index, 1, data).code == "bad-command"
+
+    @rule()
+    def restart(self) -> None:
+        """What was frozen earlier has not changed since; what is frozen now can be read back."""
+        if self.held is not None:
+            frozen, before = self.held
+            assert b"".join(frozen.chunks()) == before
+        data = b"".join(self.state.freeze().chunks())
+        self.held = (self.state.freeze(), data)
+        self.restarted = State()
+        self.restarted.restore(self.state.index, self.state.term, [data])
+        self.seen["restart"] += 1
+
+    @rule(node=nodes, key=st.sampled_from(["disk", "zone"]), value=st.sampled_from(["a", "b"]), remove=st.booleans())
+    def label(self, node: str, key: str, value: str, remove: bool) -> None:
+        put, gone = ({}, (key,)) if remove else ({key: value}, ())
+        self.apply(commands.SetNodeLabels(node, put, gone, self.now_ms))
+
+    @rule(node=nodes, effect=st.sampled_from(list(TaintEffect)), remove=st.booleans())
+    def taint(self, node: str, effect: TaintEffect, remove: bool) -> None:
+        put = () if remove else (Taint("dedicated", "db", effect),)
+        gone = (("dedicated", effect.value),) if remove else ()
+        self.apply(commands.SetNodeTaints(node, put, gone, self.now_ms))
+
+    @rule(
+        before_ms=st.sampled_from([0, 1_000, 50_000, 10**9]),
+        keep=st.sampled_from([0, 1, 3, 100]),
+        at_once=st.integers(1, 6),
+    )
+    def collect(self, before_ms: int, keep: int, at_once: int) -> None:
+        result = self.apply(commands.Collect(before_ms, keep, at_once, self.now_ms))
+        for name in result.jobs:
+            assert not [key for key in self.ledger if key[0].startswith(f"{name}.")], "what is booked is not garbage"
+            for key in [key for key in self.granted if f"default/{key[0]}" == name]:
+                del self.granted[key]
+            self.seen["collect"] += 1
 
     @invariant()
     def the_twins_agree(self) -> None:
-        assert self.state.digest() == self.twin.digest()
+        assert self.state.digest() == self.twin.digest() == self.restarted.digest()
+        if self.state.index % 16 == 0:
+            assert whole(self.restarted) == whole(self.state)
 
     @invariant()
     def what_is_booked_is_what_the_ledger_says(self) -> None:
@@ -285,7 +331,7 @@ def test_every_random_history_keeps_the_promises_of_the_state() -> None:
     run_state_machine_as_test(
         RandomCommands,
         settings=settings(
-            max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
 
@@ -293,10 +339,10 @@ def test_every_random_history_keeps_the_promises_of_the_state() -> None:
 def _step(walk: RandomCommands, dice: random.Random) -> None:
     """One action, weighted so that work is placed, ends and is refused about equally often."""
     node, name = dice.choice(NODES), dice.choice(JOBS)
-    match dice.choices(range(10), weights=(1, 3, 1, 6, 6, 8, 1, 1, 3, 1))[0]:
+    match dice.choices(range(14), weights=(1, 3, 1, 6, 6, 8, 1, 1, 3, 1, 1, 1, 1, 1))[0]:
         case 0:
             boot, incarnation = dice.choice(["b1", "b1", "b2"]), dice.choice(["i1", "i1", "i2"])
-            walk.register(node=node, cpu=dice.randrange(900), memory=dice.randrange(900), pids=dice.randrange(20, 90),
+            walk.register(node=node, cpu=dice.randrange(900), memory=dice.randrange(900), pids=dice.randrange(10, 50),
                           boot=boot, incarnation=incarnation)  # fmt: skip
         case 1:
             walk.submit(name=name, replicas=dice.randrange(6), cpu=dice.randrange(0, 300), memory=dice.randrange(300),
@@ -316,6 +362,18 @@ def _step(walk: RandomCommands, dice: random.Random) -> None:
             walk.submit_again(pick=dice.randrange(10**6), later=dice.randrange(5000))
         case 8:
             walk.wait(by_ms=dice.choice([1, 1000, 40_000]))
+        case 10:
+            walk.restart()
+        case 11:
+            walk.label(
+                node=node, key=dice.choice(["disk", "zone"]), value=dice.choice("ab"), remove=dice.random() < 0.4
+            )
+        case 12:
+            walk.taint(node=node, effect=dice.choice(list(TaintEffect)), remove=dice.random() < 0.6)
+        case 13:
+            walk.collect(
+                before_ms=dice.choice([0, walk.now_ms]), keep=dice.choice([0, 2, 100]), at_once=dice.randrange(1, 6)
+            )
         case _:
             walk.report_anything(node=node, name=name, ordinal=dice.randrange(6), epoch=dice.randrange(1, 99),
                                  exited=dice.random() < 0.5)  # fmt: skip
@@ -330,14 +388,15 @@ INVARIANTS = (
 )
 
 
-OUTCOMES = ("bind", "release", *(f"refuse {code}" for code in (
-    "no-cpu", "no-memory", "no-pids", "port-taken", "node-not-ready", "no-such-node",
+OUTCOMES = ("bind", "release", "restart", "collect", *(f"refuse {code}" for code in (
+    "no-cpu", "no-memory", "no-pids", "port-taken", "node-not-ready", "no-such-node", "node-not-selected",
+    "node-tainted",
 )))  # fmt: skip
 
 
 def test_long_seeded_walks_keep_them_too_and_reach_every_kind_of_outcome() -> None:
     seen: Counter[str] = Counter()
-    for seed in range(20):
+    for seed in range(24):
         dice = random.Random(seed)
         walk = RandomCommands()
         walk.begin(cpu=dice.randrange(300, 900), replicas=4, ask=dice.randrange(50, 250))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -52,6 +53,11 @@ class ReplicaHalf:
         self.closed = 0
         self.pushes_on_hello = True
         self.mute = False
+        self.beaten_ns: list[int] = []
+        """When each of `beats` arrived."""
+        self.lease_ms = 0
+        self.registration = 0
+        self.unsure: tuple[tuple[str, int], ...] = ()
         self._socket: web.WebSocketResponse | None = None
         self._news = asyncio.Condition()
         self._runner: web.AppRunner | None = None
@@ -86,7 +92,8 @@ class ReplicaHalf:
     async def push(self) -> None:
         """Send the present set."""
         self.index += 1
-        await self.say(Desired(0, self.index, tuple(self.assignments), tuple(self.stops)))
+        sets = tuple(self.assignments), tuple(self.stops)
+        await self.say(Desired(0, self.index, *sets, self.registration, self.unsure))
 
     async def say(self, body: SessionMessage) -> None:
         await self.say_bytes(encode_frame(Frame("", 0, 0, body)))
@@ -153,13 +160,14 @@ class ReplicaHalf:
                     await socket.close()
                     return
                 self._socket = socket
-                await self.say(SessionAccepted(self.cluster_id, self.name, self.name))
+                await self.say(SessionAccepted(self.cluster_id, self.name, self.name, self.lease_ms))
                 if self.pushes_on_hello:
                     await self.push()
             case Heartbeat():
                 self.beats.append(body)
+                self.beaten_ns.append(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
                 if self.confirms:
-                    await self.say(HeartbeatConfirmed(body.number, self.index))
+                    await self.say(HeartbeatConfirmed(body.number, self.index, self.lease_ms, self.registration))
             case Status():
                 self.statuses.append(body)
                 if self.commits:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
 from typing import Any
+
+import msgspec
 
 from chaos.disk import ForgettingDisk, ForgettingFile
 from cluster.clock import SystemClock
@@ -57,6 +59,9 @@ class Memory:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.fail_on = b""
+        self.restored = self.released = 0
+        self.gate = threading.Event()
+        self.gate.set()
 
     @property
     def commands(self) -> list[bytes]:
@@ -68,6 +73,31 @@ class Memory:
                 raise ValueError("a command that this version cannot apply")
             self.entries.append(entry)
         return [entry.data for entry in entries]
+
+    def freeze(self) -> FrozenMemory:
+        return FrozenMemory(self, list(self.entries))
+
+    def restore(self, index: int, term: int, chunks: Iterable[bytes]) -> None:
+        self.entries = msgspec.msgpack.decode(b"".join(chunks), type=list[Entry])
+        assert self.entries[-1].index == index, "the state is the one that was asked for"
+        self.restored += 1
+
+
+class FrozenMemory:
+    """Its state at one index; `gate` of the machine holds its writing up."""
+
+    def __init__(self, machine: Memory, entries: list[Entry]) -> None:
+        self._machine = machine
+        self._entries = entries
+
+    def chunks(self) -> Iterator[bytes]:
+        data = msgspec.msgpack.encode(self._entries)
+        for start in range(0, len(data), 1000):
+            self._machine.gate.wait(PATIENCE_S)
+            yield data[start : start + 1000]
+
+    def release(self) -> None:
+        self._machine.released += 1
 
 
 class Recorder:
@@ -99,7 +129,7 @@ class Replica:
             dice=SeededDice(f"{name}/{disk.operations}"),
             segment_bytes=SEGMENT_BYTES,
         )
-        config = CoreConfig(id=name, store_id=self.store.store_id, peers=cluster.names)
+        config = CoreConfig(id=name, store_id=self.store.store_id, peers=cluster.names, **cluster.config)
         self.driver = Driver(
             config=config,
             store=self.store,
@@ -125,8 +155,9 @@ class _Transport:
 class DriverCluster:
     """Use as an async context manager."""
 
-    def __init__(self, *names: str, capacity_bytes: int | None = None) -> None:
+    def __init__(self, *names: str, capacity_bytes: int | None = None, config: dict[str, int] | None = None) -> None:
         self.names = names or ("n1", "n2", "n3")
+        self.config: dict[str, Any] = dict(config or {})
         self.cuts: set[tuple[str, str]] = set()
         self.disks = {
             name: HangingDisk(ForgettingDisk(Random(name), capacity_bytes=capacity_bytes)) for name in self.names
@@ -141,6 +172,8 @@ class DriverCluster:
     async def __aexit__(self, *_: object) -> None:
         for disk in self.disks.values():
             disk.gate.set()
+        for replica in self.replicas.values():
+            replica.machine.gate.set()
         for name in list(self.replicas):
             await self.stop(name)
 
@@ -163,7 +196,7 @@ class DriverCluster:
 
     def deliver(self, sender: str, to: str, message: Message) -> None:
         if (sender, to) not in self.cuts and to in self.replicas and sender in self.replicas:
-            self.replicas[to].driver.receive(sender, message)
+            self.replicas[to].driver.receive(sender, message, self.replicas[sender].store.store_id)
 
     def isolate(self, name: str) -> None:
         for other in self.names:

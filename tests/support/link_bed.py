@@ -38,6 +38,7 @@ class Member:
         self.store_id = store_id or f"{ord(node[-1]):032x}"
         self.cluster = cluster
         self.cluster_id = ""
+        self.retired: tuple[str, ...] = ()
         self.token = TOKEN
         self.port = 0
         self.heard: list[tuple[str, Message]] = []
@@ -73,13 +74,15 @@ class Member:
             heartbeat_sample=self.heartbeat_sample,
         )
         self.links = Links(
-            identity=LinkIdentity(self.node, self.store_id, self.cluster, lambda: self.cluster_id),
+            identity=LinkIdentity(
+                self.node, self.store_id, self.cluster, lambda: self.cluster_id, retired=lambda: self.retired
+            ),
             peers=addresses,
             token=self.token,
             tracer=self.tracer,
             clock=SystemClock(),
             dice=SeededDice(self.lives),
-            deliver=lambda sender, message: self.heard.append((sender, message)),
+            deliver=lambda sender, message, store: self.heard.append((sender, message)),
             serve=self._serve,
             requests_max=4,
         )
@@ -148,10 +151,13 @@ class Relay:
             writer.close()
             return
         self._writers.append(upstream_writer)
-        await asyncio.gather(
-            self._pump(number, reader, upstream_writer, True),
-            self._pump(number, upstream_reader, writer, False),
-        )
+        try:
+            await asyncio.gather(
+                self._pump(number, reader, upstream_writer, True),
+                self._pump(number, upstream_reader, writer, False),
+            )
+        except asyncio.CancelledError:
+            return  # stop() ends it; streams log a cancelled acceptor as an error
 
     async def _pump(
         self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, forward: bool

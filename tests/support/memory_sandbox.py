@@ -21,6 +21,8 @@ class MemorySandboxer:
         self.fenced: dict[str, int] = {}
         self.sequence = 0
         self.starts: list[tuple[str, int]] = []
+        self.started_under: dict[tuple[str, int], tuple[int, int]] = {}
+        self.leases: list[tuple[int, int]] = []
         self.stops: list[tuple[str, int, float]] = []
         self.forgotten: list[tuple[str, int]] = []
         self.refuse: SandboxerRefused | None = None
@@ -65,7 +67,10 @@ class MemoryClient:
     def tell(self, event: WorkloadEvent | None) -> None:
         self._events.put_nowait(event)
 
-    async def start(self, assignment: Assignment) -> WorkloadRecord:
+    async def renew(self, deadline_ns: int, registration: int) -> None:
+        self._sandboxer.leases.append((deadline_ns, registration))
+
+    async def start(self, assignment: Assignment, *, generation: int = 0, registration: int = 0) -> WorkloadRecord:
         box, key = self._sandboxer, (assignment.allocation, assignment.epoch)
         if box.refuse is not None:
             raise box.refuse
@@ -74,6 +79,7 @@ class MemoryClient:
         if key in box.records:
             return box.records[key]
         box.starts.append(key)
+        box.started_under[key] = (generation, registration)
         return box.change(*key, "running", "started")
 
     async def stop(self, allocation: str, epoch: int, grace_s: float) -> WorkloadRecord | None:

@@ -5,17 +5,22 @@ Virtual time, seeded chance, no threads and no event loop: `raft.turns` is drive
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from heapq import heappop, heappush
 from random import Random
 
+import msgspec
+
 from chaos.disk import ForgettingDisk
+from chaos.platter import PowerLost
 from cluster.dice import SeededDice
 from raft.calls import Outcome, unknown
 from raft.core import Core, CoreConfig
 from raft.effects import Role
 from raft.errors import SkerryError, StoreError
 from raft.events import Proposal
+from raft.lanes import Job
 from raft.messages import Entry, Message
 from raft.store.log_store import LogStore
 from raft.turns import Turns
@@ -74,19 +79,26 @@ class Replica:
     def start(self) -> None:
         self.incarnation += 1
         dice = self.cluster.dice.fork(f"{self.name}/{self.incarnation}")
+        self.applied = []
         try:
             self.store = LogStore.open(
                 self.disk, node_id=self.name, cluster_name="sim", dice=dice, segment_bytes=SEGMENT_BYTES
             )
-        except StoreError:
+            self.turns = self._turns(dice)
+        except (StoreError, PowerLost):
             if self.cluster.outage or self.disk.operations < self.cluster.power_fails_at:
                 raise  # the power is back, the store itself is at fault
             self.cluster.power_went(self)  # while the store was opened
             return
         self.up = True
-        self.applied = []
-        self.turns = Turns(
-            config=CoreConfig(id=self.name, store_id=self.store.store_id, peers=NAMES),
+        self.do(self.turns.tick)
+        self.beat()
+
+    def _turns(self, dice: SeededDice) -> Turns:
+        return Turns(
+            config=CoreConfig(
+                id=self.name, store_id=self.store.store_id, peers=NAMES, snapshot_entries=25, keep_tail_entries=5
+            ),
             store=self.store,
             transport=self,
             clock=self.cluster,
@@ -94,8 +106,6 @@ class Replica:
             machine=self,
             observer=Silent(),
         )
-        self.do(self.turns.tick)
-        self.beat()
 
     def start_later(self, delay_ns: int) -> None:
         self.incarnation += 1
@@ -113,15 +123,29 @@ class Replica:
 
     def do(self, work: Callable[[], None]) -> None:
         """One turn, as the driver gives it; the write it leads to takes up to 3 ms."""
-        work()
-        self.turns.settle(self.cluster.time_ns)
+        try:
+            work()
+            self.turns.settle(self.cluster.time_ns)
+        except PowerLost:  # while a snapshot was read back
+            self.cluster.power_went(self)
+            return
         batch = self.turns.next_batch()
         if batch is not None:
             self.later(self.cluster.random.randrange(1, 3 * MS), lambda: self.write(batch))
+        for job in self.turns.jobs():
+            self.later(self.cluster.random.randrange(1, 3 * MS), partial(self.carry, job))
+
+    def carry(self, job: Job) -> None:
+        """What a snapshot thread does, at one moment."""
+        job.run(self.cluster)
+        if isinstance(job.error, PowerLost):
+            self.cluster.power_went(self)
+            return
+        self.do(lambda: self.turns.job_done(job))
 
     def write(self, batch: Batch) -> None:
         try:
-            size = self.store.append(batch.hard_state, batch.entries)
+            size = self.store.append(batch.hard_state, batch.entries, batch.base)
         except StoreError:
             self.cluster.power_went(self)
             return
@@ -139,6 +163,27 @@ class Replica:
         self.applied.extend(entries)
         return [None] * len(entries)
 
+    def freeze(self) -> Frozen:
+        return Frozen(list(self.applied))
+
+    def restore(self, index: int, term: int, chunks: Iterable[bytes]) -> None:
+        self.applied = msgspec.msgpack.decode(b"".join(chunks), type=list[Entry])
+        assert len(self.applied) == index, "the state is the one of that index"
+        self.cluster.restored += 1
+
+
+class Frozen:
+    """All that was applied."""
+
+    def __init__(self, applied: list[Entry]) -> None:
+        self._applied = applied
+
+    def chunks(self) -> Iterator[bytes]:
+        yield msgspec.msgpack.encode(self._applied)
+
+    def release(self) -> None:
+        pass
+
 
 class PowerCluster:
     """The cluster, its network and its client."""
@@ -150,6 +195,7 @@ class PowerCluster:
         self.acknowledged: dict[int, bytes] = {}
         self.power_fails_at = 1 << 62
         self.outage = False
+        self.restored = 0
         self.loaded = True
         self._agenda: list[tuple[int, int, Callable[[], None]]] = []
         self._order = 0
@@ -215,7 +261,7 @@ class PowerCluster:
     def _deliver(self, sender: str, to: str, message: Message) -> None:
         replica = self.replicas[to]
         if replica.up:
-            replica.turns.take_message(sender, message)
+            replica.turns.take_message(sender, self.replicas[sender].store.store_id, message)
             replica.do(replica.turns.turn)
 
     def _load(self) -> None:

@@ -6,22 +6,30 @@ They prove that the checks can fail.  Never imported by production code.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from raft import quorum
+from raft.configuration import halves
 from raft.core import Core
 from raft.durability import Durability
-from raft.effects import Apply
+from raft.effects import Apply, Role, TakeChunk
 from raft.election import Elections
-from raft.log import Log
-from raft.messages import Entry, HardState
+from raft.log import HASH_START, Log
+from raft.messages import Configuration, Entry, HardState, SnapshotChunk, SnapshotHeader, encode_configuration
 from raft.progress import Progress
-from raft.quorum import agreed
+from raft.quorum import Halves, agreed
 from raft.reads import Reads
 from raft.replication import Replication, commit
+from raft.snapshots import describe
+from raft.snapshotter import Snapshotter
 from raft.state import Recovered, State
 from raft.store.log_store import LogStore
+from raft.store.segments import segment_name
+from raft.store.snapshots import SnapshotStore
 
 
 def double_vote(patch: pytest.MonkeyPatch) -> None:
@@ -43,7 +51,7 @@ def forgotten_vote(patch: pytest.MonkeyPatch) -> None:
 
     def init(self: Core, config: Any, recovered: Recovered, dice: Any, now_ns: int) -> None:
         forgotten = HardState(recovered.hard_state.term, None)
-        original(self, config, Recovered(forgotten, recovered.entries), dice, now_ns)
+        original(self, config, replace(recovered, hard_state=forgotten), dice, now_ns)
 
     patch.setattr(Core, "__init__", init)
     patch.setattr(LogStore, "_check", lambda self, hard_state, entries: None)
@@ -158,6 +166,38 @@ def entries_applied_twice(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replication, "advance_commit", advance_commit)
 
 
+def wiped_replica_votes_at_once(patch: pytest.MonkeyPatch) -> None:
+    """A replica answers candidates whatever its store has been through."""
+    patch.setattr(State, "votes", property(lambda self: True))
+    patch.setattr(State, "admitted", property(lambda self: True))
+
+
+def joint_quorum_counted_as_a_union(patch: pytest.MonkeyPatch) -> None:
+    """While a configuration is joint, a majority of everybody in it is thought to be enough."""
+
+    def union(halves: Halves) -> Halves:
+        return (tuple(dict.fromkeys(voter for half in halves for voter in half)),)
+
+    original = quorum.jointly_agreed, quorum.jointly_won, quorum.jointly_lost
+    for name, function in zip(("jointly_agreed", "jointly_won", "jointly_lost"), original, strict=True):
+        for module in ("raft.replication", "raft.election", "raft.reads"):
+            patch.setattr(f"{module}.{name}", partial(_with, function, union), raising=False)
+
+
+def _with(function: Callable[..., Any], change: Callable[[Halves], Halves], halves: Halves, values: Any) -> Any:
+    return function(change(halves), values)
+
+
+def learner_counted(patch: pytest.MonkeyPatch) -> None:
+    """A learner is one of those of whom a majority is needed."""
+
+    def counted(configuration: Configuration) -> Halves:
+        learners = tuple(configuration.learners.values())
+        return tuple((*half, *learners) for half in halves(configuration))
+
+    patch.setattr("raft.state.halves", counted)
+
+
 def sync_left_out(patch: pytest.MonkeyPatch) -> None:
     """The disk answers before anything is safe."""
     from chaos.disk import ForgettingDisk
@@ -168,6 +208,84 @@ def sync_left_out(patch: pytest.MonkeyPatch) -> None:
         original(self, *args, **{**kwargs, "lying": True})
 
     patch.setattr(ForgettingDisk, "__init__", init)
+
+
+def _header(patch: pytest.MonkeyPatch, **changed: Any) -> None:
+    original = describe
+
+    def broken(state: State, index: int) -> SnapshotHeader:
+        header = original(state, index)
+        return replace(header, **{name: change(header) for name, change in changed.items()})
+
+    patch.setattr("raft.core.describe", broken)
+
+
+def snapshot_without_its_hash(patch: pytest.MonkeyPatch) -> None:
+    """A snapshot forgets the prefix hash of the log it stands for."""
+    _header(patch, base=lambda header: replace(header.base, prefix_hash=HASH_START))
+
+
+def snapshot_without_its_configuration(patch: pytest.MonkeyPatch) -> None:
+    """A snapshot names nobody as a voter."""
+    nobody = encode_configuration(Configuration("c" * 32, 1, {}))
+    _header(patch, configuration=lambda header: nobody)
+
+
+def log_cut_before_the_snapshot_is_durable(patch: pytest.MonkeyPatch) -> None:
+    """The log's segments go as soon as a snapshot of them is begun."""
+    original = Snapshotter.consider
+
+    def consider(self: Snapshotter) -> None:
+        before = self._frozen
+        original(self)
+        if before is None and self._frozen is not None:
+            while (number := self._store._unneeded(self._applier.index)) is not None:
+                self._store._disk.remove(segment_name(number))
+            self._store._disk.sync_directory()
+
+    patch.setattr(Snapshotter, "consider", consider)
+
+
+def _without_assertions(patch: pytest.MonkeyPatch) -> None:
+    """Whatever the rules said, `State.replace_log` does it."""
+    original = State.replace_log
+
+    def replace_log(self: State, snapshot: Any) -> None:
+        self.commit_index = 0
+        matches, self.log.matches = self.log.matches, lambda index, term: False  # type: ignore[method-assign]
+        original(self, snapshot)
+        self.log.matches = matches  # type: ignore[method-assign]
+
+    patch.setattr(State, "replace_log", replace_log)
+
+
+def old_snapshot_installed(patch: pytest.MonkeyPatch) -> None:
+    """A snapshot is installed however far the replica got meanwhile."""
+    _without_assertions(patch)
+    patch.setattr("raft.install._is_here", lambda state, index, term: False)
+
+
+def piece_in_the_wrong_place(patch: pytest.MonkeyPatch) -> None:
+    """A piece that came twice is taken for the next one."""
+    original = SnapshotStore.take
+
+    def take(self: SnapshotStore, chunk: SnapshotChunk) -> Any:
+        if self._incoming is not None and self._incoming.snapshot == chunk.snapshot and chunk.data:
+            rest = chunk.snapshot.size_bytes - self._incoming.offset
+            chunk = SnapshotChunk(chunk.term, chunk.snapshot, self._incoming.offset, chunk.data[:rest])
+        return original(self, chunk)
+
+    patch.setattr(SnapshotStore, "take", take)
+
+
+def piece_of_a_deposed_leader(patch: pytest.MonkeyPatch) -> None:
+    """Whoever sends a piece of a snapshot is followed, in whatever term it says."""
+
+    def on_chunk(state: State, sender: str, chunk: SnapshotChunk) -> None:
+        state.become(Role.FOLLOWER, sender, "it sends a snapshot")
+        state.effects.append(TakeChunk(chunk))
+
+    patch.setattr("raft.core.on_chunk", on_chunk)
 
 
 #: Bug → invariants that may name it, whichever is broken first.
@@ -186,4 +304,13 @@ BREAKS: dict[Callable[[pytest.MonkeyPatch], None], tuple[str, ...]] = {
     refusals_ignored: ("liveness",),
     entries_applied_twice: ("apply-order",),
     sync_left_out: ("disk-durability",),
+    snapshot_without_its_hash: ("snapshot-prefix", "disk-durability"),
+    snapshot_without_its_configuration: ("snapshot-configuration",),
+    log_cut_before_the_snapshot_is_durable: ("disk-durability",),
+    old_snapshot_installed: ("commit-monotonic",),
+    piece_in_the_wrong_place: ("snapshot-intact",),
+    piece_of_a_deposed_leader: ("election-safety",),
+    wiped_replica_votes_at_once: ("voter-eligibility",),
+    joint_quorum_counted_as_a_union: ("commit-by-quorum", "leader-completeness", "election-safety"),
+    learner_counted: ("commit-by-quorum", "leader-completeness"),
 }

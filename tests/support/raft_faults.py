@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 from chaos.disk import ForgettingDisk
 from raft.core import Core
 from raft.effects import Persist, Role, Send
-from raft.events import Event, Proposal, Proposed, ReadRequested
+from raft.events import Event, Proposal, Proposed, ReadRequested, Tick
 from raft.store.log_store import LogStore
 from raft.writer import Batch
 from tests.support.raft_invariants import DiskView, Invariants
 
 MS = 1_000_000
-FAULTS = ("crash", "crash", "split", "isolate", "one-way", "heal", "heal", "slow", "slow", "pause")
+FAULTS = ("crash", "crash", "split", "isolate", "one-way", "heal", "heal", "slow", "slow", "pause", "wipe", "needless")
 
 
 class SeededDice:
@@ -35,6 +36,13 @@ class SeededDice:
         return self._random.randbytes(size_bytes)
 
 
+class StoppedClock:
+    """Nothing is measured."""
+
+    def now_ns(self) -> int:
+        return 0
+
+
 class Node:
     """One replica: its disk outlives it, everything else ends with the process."""
 
@@ -49,11 +57,16 @@ class Node:
         self.slow_until = 0
         self.tick_at = 0
         self.doomed = False
+        self.lost = False
+        self.learned = False
+        self.configured_index = self.configured_upto = 0
+        self.base_seen = 0
+        self.snapshot_entries = 1
 
     def start(self, store: LogStore, core: Core) -> None:
         self.store, self.core = store, core
         self.life += 1
-        self.up, self.doomed = True, False
+        self.up, self.doomed, self.lost = True, False, False
         self.paused_until = self.tick_at = 0
         self.persists: list[Persist] = []
         self.batch: Batch | None = None
@@ -62,6 +75,13 @@ class Node:
         self.proposals: dict[int, bytes] = {}
         self.waiting: dict[tuple[int, int], bytes] = {}
         self.reads: dict[int, int] = {}
+        self.crashes = ""
+        self.base_seen = core.log.base_index
+        self.disk_clock = StoppedClock()
+        self.machine: Any = None
+        self.applied: Any = None
+        self.snapshots: Any = None
+        self.lanes: dict[Any, deque[Any]] = {}
 
 
 class _Parts:
@@ -80,6 +100,7 @@ class _Parts:
     _step: Callable[[Node, Event], None]
     _start: Callable[[Node], None]
     _on_crash: Callable[[Node, int], None]
+    _crash: Callable[[Node], None]
 
 
 class Clients(_Parts):
@@ -129,9 +150,7 @@ class Faults(_Parts):
         leading = [each for each in self.nodes.values() if each.up and each.core.role is Role.LEADER]
         if leading and random.random() < 0.5:
             node = random.choice(leading)
-        fault = random.choice(
-            ("crash", "crash", "split", "isolate", "one-way", "heal", "heal", "slow", "slow", "pause")
-        )
+        fault = random.choice(FAULTS)
         getattr(self, f"_{fault.replace('-', '_')}_fault")(node)
 
     def _crash_fault(self, node: Node) -> None:
@@ -143,6 +162,37 @@ class Faults(_Parts):
     def _on_restart(self, node: Node) -> None:
         if not node.up:
             self._start(node)
+            if self.chaotic and self.random.random() < 0.3:
+                self._needless_fault(node)
+
+    def _wipe_fault(self, node: Node) -> None:
+        """A disk is lost, or rots in the middle of its log, or is back empty before anybody noticed.
+
+        Only while the others are voters with the stores they have: a second one of three would be more than the
+        cluster promises to survive.
+        """
+        if self._missing() >= (len(self.names) - 1) // 2:
+            return
+        if node.up:
+            self._crash(node)
+        node.lost, random = True, self.random
+        segments = [name for name in node.disk.names() if name.startswith("log-")]
+        if random.random() < 0.4 and node.store.frames > 4:
+            node.disk.rot(segments[0], random.randrange(520, 560), 0xFF)
+            self.sometimes["log rotted in the middle"] += 1
+        else:
+            node.disk = ForgettingDisk(random, torn=node.disk.torn)
+            node.view, node.cut_short = DiskView(), None
+            self.sometimes["disk lost"] += 1
+        self._at(random.choice((1, 50, 400)) * MS, "restart", node)
+
+    def _missing(self) -> int:
+        """How many replicas have lost their store, and are no voters again in what is committed."""
+        configuration = self.invariants.configuration
+        if configuration is None or configuration.outgoing:
+            return len(self.names)
+        voters = configuration.voters
+        return sum(node.lost or voters.get(name) != node.store.store_id for name, node in self.nodes.items())
 
     def _split_fault(self, _: Node) -> None:
         side = {name: self.random.random() < 0.5 for name in self.names}
@@ -157,6 +207,13 @@ class Faults(_Parts):
 
     def _heal_fault(self, _: Node) -> None:
         self._cut.clear()
+
+    def _needless_fault(self, node: Node) -> None:
+        """A leader may send a snapshot whenever it likes: also to a follower that has the log, or just restarted."""
+        for leader in self.nodes.values():
+            if leader.up and leader.core.snapshot is not None and node.name in leader.core.progress:
+                leader.core._replication.transfers.begin(node.name, leader.core.progress[node.name])
+                self._step(leader, Tick(self.now))
 
     def _slow_fault(self, node: Node) -> None:
         node.slow_until = self.now + self.random.randrange(50, 600) * MS

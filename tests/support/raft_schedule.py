@@ -23,23 +23,28 @@ from raft.effects import (
     ProposalRefused,
     ReadReady,
     ReadRefused,
+    Reconfigured,
+    Restore,
     Role,
     RoleChanged,
     Send,
+    SendChunk,
+    TakeChunk,
 )
-from raft.errors import StoreError
-from raft.events import ApplyDone, Event, Persisted, Received, Tick
-from raft.messages import Append, AppendReply, Message, VoteReply, VoteRequest
+from raft.errors import StoreCorrupt, StoreError
+from raft.events import Event, Persisted, Received, Tick
+from raft.messages import Append, AppendReply, Message, SnapshotChunk, SnapshotReply, VoteReply, VoteRequest
 from raft.store.log_store import LogStore
 from raft.writer import merge
 from tests.support.raft_faults import MS, Clients, Faults, Node, SeededDice
 from tests.support.raft_invariants import DiskView, Invariants, Violation
+from tests.support.raft_snapshots import Snapshots
 
 T_NS = 150 * MS
 SEGMENT_BYTES = 6 << 10
 
 
-class World(Clients, Faults):
+class World(Clients, Faults, Snapshots):
     """A cluster under one seed.  `run` raises `Violation`, and returns a checksum of all that happened."""
 
     def __init__(self, seed: int, sometimes: Counter[str] | None = None) -> None:
@@ -60,6 +65,7 @@ class World(Clients, Faults):
             "max_message_bytes": random.choice((1, 150, 1 << 20)),
             "max_inflight_bytes": random.choice((100, 1 << 20)),
             "uncommitted_bytes_max": random.choice((300, 1 << 20, 1 << 20)),
+            **self._snapshot_shape(),
         }
         self.chaotic = True
         self._dice = SeededDice(random, random.choice((1.0, 1.0, 0.02)))
@@ -70,8 +76,10 @@ class World(Clients, Faults):
         self._cut: dict[tuple[str, str], bool] = {}
         self.nodes = {name: Node(name, ForgettingDisk(random, torn=random.random() < 0.7)) for name in self.names}
         self.cores: dict[str, Core] = {}
-        self.disks = {name: node.view for name, node in self.nodes.items()}
+        self.disks: dict[str, DiskView] = {}
+        usual = random.choice((6, 30, 90))
         for node in self.nodes.values():
+            node.snapshot_entries = usual + random.choice((0, 0, usual // 2))
             self._start(node)
 
     # -- running -------------------------------------------------------------------------------
@@ -87,6 +95,7 @@ class World(Clients, Faults):
             raise Violation("liveness", f"healed, and not settled after 30 s: {roles}")
         for name, core in self.cores.items():
             self.invariants.survived(name, core, self.acked)
+            self.invariants.state_is(name, core.commit_index, self.nodes[name].machine.digest)
         return self.checksum
 
     def _run_until(self, done: object, deadline: int) -> None:
@@ -104,7 +113,8 @@ class World(Clients, Faults):
         """Everyone is up, formed, and has applied the same log to its end, newest acknowledgement included."""
         ends = [(core.commit_index, core.last_index, core.log.hash_at(core.last_index)) for core in self.cores.values()]
         commit, last, _ = ends[0]
-        return commit == last > self._goal and all(end == ends[0] for end in ends)
+        voters = all(core.votes and core.configuration == core.committed_configuration for core in self.cores.values())
+        return commit == last > self._goal and voters and all(end == ends[0] for end in ends)
 
     def _heal_everything(self) -> None:
         self.chaotic = False
@@ -122,51 +132,79 @@ class World(Clients, Faults):
 
     def _start(self, node: Node) -> None:
         dice = self._dice
-        store = LogStore.open(node.disk, node_id=node.name, cluster_name="c", dice=dice, segment_bytes=SEGMENT_BYTES)
+        try:
+            store = LogStore.open(
+                node.disk,
+                node_id=node.name,
+                cluster_name="c",
+                dice=dice,
+                segment_bytes=SEGMENT_BYTES,
+                retire_damaged=node.lost,
+            )
+        except StoreCorrupt as error:
+            raise Violation("disk-durability", f"{node.name}: {error}, though nothing was damaged") from error
+        if store.retired:
+            self.sometimes["damaged store retired"] += 1
+            node.view, node.cut_short = DiskView(), None
+        self.disks[store.store_id] = node.view
         if store.torn_bytes:
             self.sometimes["torn frame cut at start"] += 1
-        recovered = Recovered(store.recovered.hard_state, store.recovered.entries)
+        found = store.recovered
+        recovered = Recovered(found.hard_state, found.entries, found.base, found.snapshot)
         self._recover_view(node, recovered)
         config = CoreConfig(
-            id=node.name, store_id=store.store_id, peers=self.names, election_timeout_ns=T_NS, **self._shape
+            id=node.name,
+            store_id=store.store_id,
+            peers=self.names,
+            founds=not store.replaces,
+            election_timeout_ns=T_NS,
+            snapshot_entries=node.snapshot_entries,
+            **self._shape,
         )
         core = Core(config, recovered, dice, self.now)
         node.start(store, core)
         self.cores[node.name] = core
-        self.invariants.restarted(node.name, core)
+        self.invariants.restarted(node.name, store.store_id, core)
+        self._start_snapshots(node, config)
         self._arm(node)
 
     def _recover_view(self, node: Node, recovered: Recovered) -> None:
         """Exactly what was durable must be there; a frame that was cut short may be there whole, or not at all."""
-        found = DiskView()
-        found.written(recovered.hard_state, recovered.entries)
-        allowed = [node.view.content()]
+        found, allowed = DiskView(), [node.view]
+        found.written(recovered.hard_state, recovered.entries, recovered.base)
         if node.cut_short is not None:
-            node.view.written(node.cut_short.hard_state, node.cut_short.entries)
-            allowed.append(node.view.content())
+            perhaps = node.view.copy()
+            perhaps.written(node.cut_short.hard_state, node.cut_short.entries, node.cut_short.base)
+            allowed.append(perhaps)
             node.cut_short = None
-        if found.content() not in allowed:
-            raise Violation("disk-durability", f"{node.name} recovered {found.content()}, not one of {allowed}")
+        snapshot = recovered.snapshot
+        if not any(found.is_part_of(view) for view in allowed):
+            if snapshot is None or not any(found.is_only(snapshot, view) for view in allowed):
+                told = [view.content() for view in allowed]
+                raise Violation("disk-durability", f"{node.name} recovered {found.content()}, not one of {told}")
+            self.sometimes["crash between a received snapshot and the log's new beginning"] += 1
         node.view.replace(found)
 
     def _crash(self, node: Node) -> None:
         """The process ends: power lost before, in the middle of or after the write in flight, or a mere kill."""
         node.up = False
         del self.cores[node.name]
-        how = self.random.choice(("power", "middle", "after", "kill"))
+        how = node.crashes or self.random.choice(("power", "middle", "after", "kill"))
         batch = node.batch
         if batch is not None and how in ("middle", "after"):
             if how == "middle":
                 node.disk.crash_at(self.random.randrange(1, 4))
             try:
-                node.store.append(batch.hard_state, batch.entries)
-                node.view.written(batch.hard_state, batch.entries)
+                node.store.append(batch.hard_state, batch.entries, batch.base)
+                node.view.written(batch.hard_state, batch.entries, batch.base)
                 self.sometimes["crash after a write, before its completion was seen"] += 1
             except StoreError:
                 node.cut_short = batch
                 self.sometimes["crash in the middle of a write"] += 1
         elif batch is not None:
             self.sometimes["crash before a write reached the disk"] += 1
+        if how == "in a job":
+            self._crash_in_a_job(node)
         if how == "kill":
             node.disk.kill()
         else:
@@ -177,7 +215,7 @@ class World(Clients, Faults):
 
     def _step(self, node: Node, event: Event) -> None:
         core, name = node.core, node.name
-        end_before = core.last_index
+        end_before = node.configured_upto = core.last_index
         effects = core.step(event)
         self.steps += 1
         for effect in effects:
@@ -185,6 +223,7 @@ class World(Clients, Faults):
         self.invariants.stepped(name, core)
         if node.batch is None and node.persists:
             self._begin_write(node)
+        self._after_step(node)
         self._arm(node)
         self.checksum = crc32(b"%d %d %d %d" % (self.now, core.term, core.last_index, core.commit_index), self.checksum)
 
@@ -200,12 +239,13 @@ class World(Clients, Faults):
                 node.issued = effect.write
                 node.persists.append(effect)
                 invariants.entered(name, core, effect.entries)
-                if effect.entries and effect.entries[0].index <= end_before:
+                if effect.entries and effect.base is None and effect.entries[0].index <= end_before:
                     self.sometimes["entries overwritten"] += 1
+                    invariants.configured(name, core)
                     if node.batch is not None and node.batch.entries:
                         self.sometimes["entries overwritten with a write in flight"] += 1
             case Committed():
-                invariants.commit_rose(name, core, effect.first, effect.last, self.cores, self.disks)
+                invariants.commit_rose(name, core, effect, node.configured_upto, self.cores, self.disks)
             case Apply():
                 self._apply(node, effect)
             case ProposalAppended():
@@ -219,8 +259,16 @@ class World(Clients, Faults):
             case ReadRefused():
                 node.reads.pop(effect.id)
                 self.sometimes[f"read refused: {effect.code}"] += 1
+            case SendChunk():
+                node.snapshots.send_chunk(effect)
+            case TakeChunk():
+                self._take_chunk(node, effect)
+            case Restore():
+                self._restore_effect(node, effect)
             case RoleChanged():
                 self._role_changed(node, effect)
+            case Reconfigured():
+                self._reconfigured(node, effect)
             case _:
                 pass
 
@@ -237,8 +285,28 @@ class World(Clients, Faults):
         elif "hangs" in effect.why:
             self.sometimes["leader stepped down for its slow disk"] += 1
 
+    def _reconfigured(self, node: Node, effect: Reconfigured) -> None:
+        """Where the cluster is on a replica's way back, and whether it fell back."""
+        node.configured_upto = effect.index
+        configuration, store = effect.configuration, node.store.store_id
+        if configuration is None:
+            return
+        if node.core.role is Role.LEADER:
+            what = "out" if configuration.learners else "in" if configuration.outgoing else "done"
+            self.sometimes[f"configuration changed: {'joint ' if configuration.outgoing else ''}{what}"] += 1
+            if self.chaotic and self.random.random() < 0.6:
+                self.sometimes["leader cut off right after it changed the configuration"] += 1
+                self._isolate_fault(node)
+        if effect.index < node.configured_index:
+            self.sometimes["configuration fell back"] += 1
+        node.configured_index = effect.index
+        if node.learned and configuration.voters.get(node.name) == store:
+            self.sometimes["wiped replica became a voter again"] += 1
+        node.learned = configuration.learners.get(node.name) == store
+
     def _apply(self, node: Node, effect: Apply) -> None:
         self.invariants.applied(node.name, effect.entries)
+        self._apply_to_machine(node, effect.entries)
         for entry in effect.entries:
             data = node.waiting.pop((entry.term, entry.index), None)
             if data is not None:
@@ -246,8 +314,6 @@ class World(Clients, Faults):
                 self.acked[entry.index] = data
                 self.invariants.acknowledged(entry.index)
                 self.sometimes["write acknowledged"] += 1
-        if node.core.applied_index < effect.entries[-1].index and self.random.random() < 0.2:
-            node.core.step(ApplyDone(self.now, effect.entries[-1].index))
 
     # -- disk ----------------------------------------------------------------------------------
 
@@ -269,8 +335,8 @@ class World(Clients, Faults):
             return
         batch, node.batch = node.batch, None
         assert batch is not None, "one write in flight"
-        node.store.append(batch.hard_state, batch.entries)
-        node.view.written(batch.hard_state, batch.entries)
+        node.store.append(batch.hard_state, batch.entries, batch.base)
+        node.view.written(batch.hard_state, batch.entries, batch.base)
         node.durable = batch.write
         self._step(node, Persisted(self.now, batch.write, node.store.last_term, node.store.last_index))
         while node.held and node.held[0][0] <= node.durable:
@@ -281,13 +347,15 @@ class World(Clients, Faults):
     # -- network -------------------------------------------------------------------------------
 
     def _transmit(self, node: Node, effect: Send) -> None:
-        self.invariants.released(node.name, effect.to, effect.message, node.core, node.view)
+        self.invariants.released(node.name, node.store.store_id, effect.to, effect.message, node.core, node.view)
         random = self.random
         if isinstance(effect.message, VoteReply | VoteRequest) and not effect.message.pre:
             self._vote_left(node)
         if (node.name, effect.to) in self._cut or random.random() < self._loss:
             self.sometimes["message lost"] += 1
             return
+        if isinstance(effect.message, SnapshotChunk):
+            self._chunk_left(node, effect)
         copies = 1
         if random.random() < self._twice:
             copies = 2
@@ -297,7 +365,7 @@ class World(Clients, Faults):
             if random.random() < self._late:
                 delay += random.randrange(250 * MS)
                 self.sometimes["message late"] += 1
-            self._at(delay, "message", node.name, effect.to, effect.message)
+            self._at(delay, "message", node.name, node.store.store_id, effect.to, effect.message)
 
     def _vote_left(self, voter: Node) -> None:
         """The moment at which a forgotten vote would be worst: the voter dies and is back at once."""
@@ -311,12 +379,12 @@ class World(Clients, Faults):
             self._crash(node)
             self._at(self.random.randrange(50_000, 300 * MS), "restart", node)
 
-    def _on_message(self, sender: str, to: str, message: Message) -> None:
+    def _on_message(self, sender: str, store: str, to: str, message: Message) -> None:
         node = self.nodes[to]
         if not node.up:
             return
         if node.paused_until > self.now:
-            self._at(node.paused_until - self.now, "message", sender, to, message)
+            self._at(node.paused_until - self.now, "message", sender, store, to, message)
             return
         if isinstance(message, AppendReply) and not message.accepted and message.hint_term:
             self.sometimes["conflicting logs backed up"] += 1
@@ -326,7 +394,9 @@ class World(Clients, Faults):
             self.sometimes["second candidate of a term"] += message.term == node.core.term
         if isinstance(message, Append) and message.term < node.core.term:
             self.sometimes["message of a deposed leader"] += 1
-        self._step(node, Received(self.now, sender, message))
+        if isinstance(message, SnapshotReply):
+            self._snapshot_reply(node, sender, message)
+        self._step(node, Received(self.now, sender, message, store))
 
     # -- time ----------------------------------------------------------------------------------
 

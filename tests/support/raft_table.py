@@ -59,6 +59,7 @@ class Table:
         self.effects: dict[str, list[Effect]] = {name: [] for name in self.names}
         self.writes: dict[str, list[Persist]] = {name: [] for name in self.names}
         self.held: dict[str, list[tuple[int, Send]]] = {name: [] for name in self.names}
+        self.stores = {name: store_of(name) for name in self.names}
         self.disk: dict[str, tuple[Entry, ...]] = {}
         self.hard: dict[str, HardState] = {}
         self.cores: dict[str, Core] = {}
@@ -75,11 +76,17 @@ class Table:
     def start(self, name: str) -> None:
         """Begin, or begin again, from what the disk holds."""
         config = CoreConfig(
-            id=name, store_id=store_of(name), peers=self.names, **{"election_timeout_ns": T, **self.config}
+            id=name, store_id=self.stores[name], peers=self.names, **{"election_timeout_ns": T, **self.config}
         )
         recovered = Recovered(self.hard[name], self.disk[name])
         self.cores[name] = Core(config, recovered, FixedDice(int(name[1:])), self.now)
         self.writes[name], self.held[name] = [], []
+
+    def wipe(self, name: str, store: str) -> None:
+        """The replica's disk is lost; it begins again with an empty one, as `store`."""
+        self.stores[name] = store
+        self.disk[name], self.hard[name] = (), HardState(0, None)
+        self.start(name)
 
     # -- moves ---------------------------------------------------------------------------------
 
@@ -134,8 +141,9 @@ class Table:
         self.mail = [each for each in self.mail if not chosen(*each)]
         return taken
 
-    def receive(self, sender: str, to: str, message: Message) -> list[Effect]:
-        return self.step(to, Received(self.now, sender, message))
+    def receive(self, sender: str, to: str, message: Message, store: str | None = None) -> list[Effect]:
+        """Deliver one message; its sender runs on `store`, by default on the one it has now."""
+        return self.step(to, Received(self.now, sender, message, store or self.stores.get(sender, store_of(sender))))
 
     def deliver(self, chosen: Callable[[str, str, Message], bool] = lambda *_: True) -> int:
         """Deliver what is on the table now."""

@@ -102,6 +102,7 @@ class ReplicaCluster:
         *,
         election_timeout_ms: int = 150,
         route: Callable[[str, str, int], int] | None = None,
+        more: dict[str, str] | None = None,
     ) -> None:
         self.directory = directory
         self.link_token = secrets.token_hex(16)
@@ -111,6 +112,7 @@ class ReplicaCluster:
         self.link_ports = dict(zip(self.names, ports[:count], strict=True))
         self.api_ports = dict(zip(self.names, ports[count:], strict=True))
         self.election_timeout_ms = election_timeout_ms
+        self.more = more or {}
         self.route = route or (lambda fr, to, port: port)
         self.replicas = {name: ReplicaProcess(name, directory, self.settings(name)) for name in self.names}
         self.http: aiohttp.ClientSession | None = None
@@ -132,6 +134,7 @@ class ReplicaCluster:
             "SKERRY_SECURITY_LINK_TOKEN": self.link_token,
             "SKERRY_SECURITY_API_TOKEN": self.api_token,
             "SKERRY_TRACE_DIR": str(self.directory / "trace"),
+            **self.more,
         }
 
     async def __aenter__(self) -> ReplicaCluster:

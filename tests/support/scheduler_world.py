@@ -6,8 +6,9 @@ from typing import Any
 
 from scheduler import commands
 from scheduler.engine import draft
-from scheduler.model import Capacity, Exit, Limits, ResolvedJob, Workload
+from scheduler.model import Capacity, Exit, Limits, ResolvedJob, RestartPolicy, Workload
 from scheduler.state import JobResult, NodeResult, PlanResult, State, StatusResult
+from scheduler.state.results import LossResult
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -31,15 +32,15 @@ def job(name: str = "web", **changes: Any) -> ResolvedJob:
         env=changes.pop("env", {}),
         limits=changes.pop("limits", Limits(0, 0, 0)),
         ports=tuple((f"p{number}", number) for number in ports),
-        grace_s=5,
-        on_disconnect="keep",
+        grace_s=changes.pop("grace_s", 5),
+        on_disconnect=changes.pop("on_disconnect", "keep"),
     )
     values: dict[str, Any] = {
         "replicas": 1,
         "cpu_millicores": 100,
         "memory_bytes": 64 * MIB,
         "pids": 10,
-        "restart_policy": "Always" if kind == "service" else "OnFailure",
+        "restart_policy": RestartPolicy.ALWAYS if kind == "service" else RestartPolicy.ON_FAILURE,
         "backoff_limit": -1 if kind == "service" else 6,
     }
     return ResolvedJob(workload=workload, **(values | changes))
@@ -71,12 +72,13 @@ class World:
         pids: int = 1000,
         incarnation: str = "i1",
         boot: str = "b1",
+        installation: str = "",
     ) -> NodeResult:
-        return self.apply(
-            commands.RegisterNode(
-                node, incarnation, boot, Capacity(cpu, memory, pids), "full", "", "10.0.0.1", self.now_ms
-            )
+        capacity = Capacity(cpu, memory, pids)
+        command = commands.RegisterNode(
+            node, incarnation, boot, capacity, "full", "", "10.0.0.1", self.now_ms, installation=installation
         )
+        return self.apply(command)
 
     def submit(self, spec: ResolvedJob, *, request: str | None = None, expected: int = -1) -> JobResult:
         self._request += 1
@@ -85,6 +87,15 @@ class World:
     def stop(self, name: str = "web", *, request: str | None = None) -> JobResult:
         self._request += 1
         return self.apply(commands.StopJob("default", name, request or f"r{self._request}", self.now_ms))
+
+    def lose(self, *nodes: str) -> LossResult:
+        """Declare nodes lost, as the leader of this moment would."""
+        losses = []
+        for node in nodes:
+            entry = self.state.registration(node)
+            assert entry is not None, f"{node} is not registered"
+            losses.append(commands.Loss(node, entry.incarnation, entry.registered_index, 16_000))
+        return self.apply(commands.NodesLost(tuple(losses), "n1", self.now_ms))
 
     def cordon(self, node: str, state: str = "cordoned") -> NodeResult:
         return self.apply(commands.SetNodeState(node, state, self.now_ms))

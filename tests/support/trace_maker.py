@@ -256,8 +256,14 @@ def good_run() -> TraceMaker:
     made.emit("client", "heal", id="k1", kind="kill", target="n3", by={"rule": "sigkill"})
     made.ms += 500
     made.restart("n3", "000000ff", replay=replay)
+    ended = {"code": 1, "signal": None, "reason": "exited", "status_known": True}
+    made.emit("a1", "run", do="exit", allocation="default/web.0", attempt=1, epoch=epoch, pid=77, exit=ended)
     made.release(ALL, "default/web.0", "a1", 400, epoch)
-    made.bind(ALL, "default/web.0", "a1", 700, attempt=2)
+    second = made.bind(ALL, "default/web.0", "a1", 700, attempt=2)
+    made.emit("a1", "run", do="start", allocation="default/web.0", attempt=2, epoch=second, pid=78, cgroup="/y")
+    stopped = {"do": "stop", "job": "default/web", "version": 1, "request_id": "r6", "outcome": "stopped"}
+    made.append_and_commit(ALL, [("job", stopped)])
+    made.emit("a1", "run", do="stop", allocation="default/web.0", attempt=2, epoch=second, pid=78, cgroup="/y")
     made.submit(ALL, "default/end", "r5")
     for node in ("n1", "n2", "n3"):
         made.emit(node, "note", text="end")

@@ -44,7 +44,7 @@ def test_a_session_without_a_confirmed_heartbeat_does_not_shorten_the_pauses():
     one = rotation()
     for _ in range(30):
         one.failed(fatal=False)
-    one.accepted()
+    one.accepted("n1")
     assert one.failed(fatal=False) >= 0.5 * PAUSE_MAX_S
 
 
@@ -59,7 +59,7 @@ def test_refusals_by_everyone_who_answers_are_hopeless_after_whole_rounds_only()
 
 def test_refusals_never_end_an_agent_that_was_accepted_once():
     one = rotation()
-    one.accepted()
+    one.accepted("n1")
     for _ in range(50):
         one.failed(fatal=True)
     assert not one.hopeless
@@ -72,7 +72,7 @@ def test_pauses_stay_within_bounds_whatever_happens(script, seed):
         if step in ("lost", "refused"):
             assert 0.5 * PAUSE_FIRST_S <= one.failed(fatal=step == "refused") <= PAUSE_MAX_S
         elif step == "accepted":
-            one.accepted()
+            one.accepted("n1")
         else:
             one.confirmed()
         assert one.address in THREE

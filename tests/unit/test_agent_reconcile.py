@@ -302,3 +302,22 @@ def test_no_order_of_sets_events_and_reconnects_breaks_the_rules(script):
             ordered_starts.append(key)
         live = [allocation for allocation, _ in core.live()]
         assert len(live) == len(set(live)), "one attempt of an allocation at a time"
+
+
+def test_starts_carry_the_registration_of_the_newest_set():
+    reconciler = Reconciler()
+    (start,) = reconciler.desired(Desired(3, 10, (assignment(),), (), 7))
+    assert isinstance(start, StartWorkload)
+    assert (start.generation, start.registration) == (3, 7)
+    reconciler.refused("default/web.0", 10, "no-lease", retry=True)
+    reconciler.desired(Desired(3, 11, (), (), 9))
+    assert reconciler.plan() == (), "a set that no longer names it does not start it"
+
+
+def test_of_what_the_cluster_is_unsure_only_what_is_known_here_is_told():
+    reconciler = Reconciler()
+    reconciler.desired(desired(10, assignment()))
+    unsure = (("default/web.0", 10), ("default/web.1", 11))
+    assert reports(reconciler.desired(Desired(0, 11, (assignment(),), (), 0, unsure))) == [], "it is only starting"
+    reconciler.observed(running())
+    assert reports(reconciler.desired(Desired(0, 12, (assignment(),), (), 0, unsure))) == [running()]

@@ -34,6 +34,10 @@ def test_the_metrics_of_a_run(tmp_path: Path) -> None:
         "acked": 4,
         "acked_lost": 0,
         "double_run_ms": 0,
+        "replaced": 0,
+        "replaced_ms": None,
+        "overlap_ms": None,
+        "gap_ms": None,
         "elections": 1,
     }
 
@@ -79,6 +83,7 @@ def test_the_situations_that_a_run_reached(tmp_path: Path) -> None:
         "unknown-outcome": True,
         "link-cut": True,
         "process-restarted": True,
+        "replaced": False,
     }
     quiet = TraceMaker()
     for number, node in enumerate(ALL):

@@ -43,7 +43,10 @@ ROLES = Roles("n2", ("n1", "n2", "n3", "n4", "n5"), ("a1", "a2"))
 
 
 def test_the_built_in_scenarios_are_valid_and_found_by_name() -> None:
-    assert [scenario.name for scenario in scenarios()] == ["leader-killed", "minority-leader"]
+    assert [scenario.name for scenario in scenarios()] == [
+        *("bridge", "flapping", "isolated-agent", "isolated-agent-killed", "isolated-agent-paused"),
+        *("isolated-replica", "leader-killed", "minority-leader", "one-way-in", "one-way-out"),
+    ]
     assert all(scenario.lesson for scenario in scenarios())
     assert load_scenario("minority-leader").expect.budget["acked_lost"] == 0
     with pytest.raises(ScenarioInvalid, match="there is no scenario"):

@@ -193,6 +193,19 @@ def own_report(made: TraceMaker) -> None:
     made.emit("n1", "inv", name="apply", ok=False, why="it broke")
 
 
+def two_at_once(made: TraceMaker) -> None:
+    made.remove(lambda line: line["k"] == "run" and line["do"] == "exit")
+
+
+def stopped_by_nobody(made: TraceMaker) -> None:
+    made.remove(lambda line: line["k"] == "job" and line["do"] == "stop")
+
+
+def old_token(made: TraceMaker) -> None:
+    stop = next(line for line in made.lines("run", "a1") if line["do"] == "stop")
+    made.insert("a1", "run", stop, do="start", allocation="default/web.0", attempt=1, epoch=stop["epoch"] - 1, pid=79)
+
+
 FORGERIES: list[tuple[Callable[[TraceMaker], None], str]] = [
     (second_leader, "election-safety"),
     (double_vote, "vote-once"),
@@ -221,6 +234,9 @@ FORGERIES: list[tuple[Callable[[TraceMaker], None], str]] = [
     (overwritten, "committed-kept"),
     (forgotten_after_restart, "committed-kept"),
     (own_report, "own-invariants"),
+    (two_at_once, "at-most-one-process"),
+    (stopped_by_nobody, "absence-never-stops"),
+    (old_token, "fencing"),
 ]
 
 

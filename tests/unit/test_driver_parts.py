@@ -310,7 +310,7 @@ def test_after_a_pause_the_peers_are_heard_before_the_time_out() -> None:
     assert not wire.sent, "the leader's message may still be in the socket"
     assert clock.now < turns.deadline_ns <= clock.now + 2_000_000
     clock.now = turns.deadline_ns
-    turns.take_message("n2", Append(2, 1, 1, 1, 1, ()))
+    turns.take_message("n2", "b" * 32, Append(2, 1, 1, 1, 1, ()))
     turns.tick()
     assert turns.core.role is Role.FOLLOWER
     assert turns.core.leader == "n2"
@@ -330,7 +330,7 @@ def test_a_full_inbox_drops_and_counts() -> None:
     clock, wire = Clock(), Wire()
     turns = formed_turns(clock, wire)
     for _ in range(INBOX_MAX + 5):
-        turns.take_message("n2", Append(2, 1, 1, 1, 1, ()))
+        turns.take_message("n2", "b" * 32, Append(2, 1, 1, 1, 1, ()))
     assert turns.counters.received_dropped == 5
     turns.turn()
     assert turns.counters.received == INBOX_MAX

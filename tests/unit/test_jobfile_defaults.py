@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scheduler.jobfile import load_job, parse_job, resolve_object
-from scheduler.model import Limits, ResolvedJob
+from scheduler.model import Limits, ResolvedJob, Toleration
 
 MIB = 1 << 20
 
@@ -124,3 +124,18 @@ def test_the_environment_is_ordered_so_that_equal_jobs_are_equal_bytes() -> None
 def test_a_yaml_date_stays_text() -> None:
     job = load_job("name: web\ncommand: [echo, 2026-01-02]", format="yaml")
     assert job.workload.command == ("echo", "2026-01-02")
+
+
+def test_where_a_job_may_go_and_how_urgent_it_is() -> None:
+    job = resolved(
+        priority=-3,
+        nodeSelector={"zone": "b", "disk": "ssd"},
+        tolerations=[{"key": "dedicated", "value": "db", "effect": "NoSchedule"}, {"operator": "Exists"}],
+    )
+    assert (job.priority, job.node_selector) == (-3, (("disk", "ssd"), ("zone", "b")))
+    assert job.tolerations == (
+        Toleration("dedicated", "Equal", "db", "NoSchedule"),
+        Toleration("", "Exists", "", ""),
+    )
+    plain = resolved()
+    assert (plain.priority, plain.node_selector, plain.tolerations) == (0, (), ())

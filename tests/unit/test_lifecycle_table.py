@@ -40,7 +40,7 @@ def test_a_live_attempt_has_an_answer_to_everything(state: AllocationState, happ
 
 def test_an_ordered_stop_is_never_taken_back() -> None:
     after = {next_state(S.STOPPING, happening) for happening in Happening}
-    assert after == {S.STOPPING, S.STOPPED, S.LOST}
+    assert after == {S.STOPPING, S.STOPPED, S.LOST, S.UNKNOWN}  # unknown keeps its `stop_index`: AttemptTable.standing
 
 
 def test_an_attempt_never_returns_to_placed() -> None:

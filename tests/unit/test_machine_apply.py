@@ -64,7 +64,9 @@ def test_data_that_is_no_command_is_refused_alike_everywhere_and_the_next_applie
     assert digests[0] == digests[1]
 
 
-def test_a_command_that_trips_over_the_state_is_refused_and_the_next_applied() -> None:
+def test_a_command_that_trips_over_the_state_ends_the_machine_with_the_trace() -> None:
+    """What it changed half must neither be served nor frozen."""
+
     class Tripping(State):
         def apply(self, index: int, term: int, data: bytes) -> Any:
             if data == CORDON:
@@ -72,11 +74,9 @@ def test_a_command_that_trips_over_the_state_is_refused_and_the_next_applied() -
             return super().apply(index, term, data)
 
     made, seen = machine(Tripping())
-    results = made.apply(entries(REGISTER, CORDON, SUBMIT))
-    assert results[1] is not None
-    assert results[1].code == "internal"
-    assert results[2] is not None
-    assert results[2].ok
+    with pytest.raises(ZeroDivisionError):
+        made.apply(entries(REGISTER, CORDON, SUBMIT))
+    assert made.state.index == 1
     assert ("inv", False) in [(kind, fields.get("ok")) for kind, fields in seen.events]
 
 
@@ -84,6 +84,32 @@ def test_a_command_of_a_newer_version_stops_the_machine() -> None:
     made, _ = machine()
     with pytest.raises(CommandTooNew):
         made.apply(entries(b"\x92\xcd\x03\xe7\x90"))
+
+
+def test_a_restored_machine_goes_on_and_its_followers_are_told_of_the_gap() -> None:
+    made, _ = machine()
+    made.apply(entries(None, REGISTER, SUBMIT))
+    frozen = made.freeze()
+    chunks = list(frozen.chunks())
+    frozen.release()
+    again, seen = machine()
+    woken: list[int] = []
+    again.on_applied.append(woken.append)
+    again.restore(3, 1, chunks)
+    assert (again.state.digest(), woken, seen.events) == (made.state.digest(), [3], [])
+    assert (again.changelog.last_index, again.changelog.forgotten_index) == (3, 3)
+    assert again.state.changed_nodes(0) == ["a1"], "every session looks again at what its node shall run"
+    assert again.apply([Entry(1, 4, COMMAND, CORDON)])[0] == made.apply([Entry(1, 4, COMMAND, CORDON)])[0]
+    assert again.changelog.after(3, 10)[0][0] == 4
+
+
+def test_a_machine_refuses_what_is_no_state_and_stays_as_it_was() -> None:
+    made, _ = machine()
+    made.apply(entries(REGISTER))
+    before = made.state.digest()
+    with pytest.raises(ValueError, match=r"no state|cut short|too long"):
+        made.restore(9, 1, [b"rubbish" * 100])
+    assert (made.state.digest(), made.changelog.last_index) == (before, 1)
 
 
 def test_results_cross_a_link_without_their_changes() -> None:

@@ -17,6 +17,8 @@ from scheduler.state.results import PlanResult, Refusal
 
 
 class Draft:
+    ring_epoch = 7
+
     def __init__(self, placements: Sequence[Placement]) -> None:
         self.placements = tuple(placements)
 
@@ -121,7 +123,7 @@ async def test_what_waits_is_proposed_once_in_one_plan(start: Any, clock: Clock)
     placer = start(placer_for(engine, log, clock)).placer
     plan, future = await log.next()
     assert names(plan) == ["d/a.0", "d/a.1"]
-    assert plan.decided_by == "n1"
+    assert (plan.decided_by, plan.ring_epoch) == ("n1", 7)
     placer.wake()
     await asyncio.sleep(0)
     await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""When the leader counts a node as absent."""
+"""When a replica counts a node as absent."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ class Cluster:
         self.registered = ["a1", "a2"]
         self.changes = 0
 
-    def own(self, *, digest: bool) -> Row:
+    def own(self, *, digest: bool = False) -> Row:
         return Row("n1", "leader", sessions=self.sessions)
+
+    async def digest(self) -> tuple[int, str]:
+        raise AssertionError("a poll asks for no digest")
 
     def changed(self) -> None:
         self.changes += 1
 
     def presence(self) -> Presence:
-        roster = Roster(node="n1", members=lambda: ["n1"], own=self.own, peers=None, linked=list)  # type: ignore[arg-type]
+        roster = Roster(
+            node="n1", members=lambda: ["n1"], own=self.own, digest=self.digest, peers=None, linked=list  # type: ignore[arg-type]
+        )  # fmt: skip
         return Presence(
             roster=roster, registered=lambda: self.registered, now_s=lambda: self.now_s, on_change=self.changed
         )

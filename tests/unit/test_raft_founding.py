@@ -5,7 +5,6 @@ import pytest
 
 from raft.core import Core, CoreConfig, Recovered
 from raft.effects import Persist, Send
-from raft.errors import StoreForeign
 from raft.events import Received
 from raft.messages import (
     CONFIGURATION,
@@ -87,11 +86,16 @@ def test_a_formed_replica_offers_entry_1_to_the_empty_store_that_it_names() -> N
     assert table["n3"].last_index == 2
 
 
-def test_a_wiped_replica_stays_outside() -> None:
+def test_a_question_of_an_unknown_store_is_answered_without_the_log() -> None:
     table = Table(logs={"n3": None})
     for _ in range(3):
-        table.receive("n3", "n1", FoundingQuestion("f" * 32))
+        table.receive("n3", "n1", FoundingQuestion("f" * 32), "f" * 32)
         assert [mail[2] for mail in table.take()] == [FoundingAnswer(store_of("n1"), empty=False)]
+
+
+def test_a_question_in_the_name_of_another_store_is_not_answered() -> None:
+    table = Table(logs={"n3": None})
+    assert table.receive("n3", "n1", FoundingQuestion(store_of("n3")), "f" * 32) == []
 
 
 def test_a_wiped_founder_does_not_found_again() -> None:
@@ -143,16 +147,30 @@ def test_the_founder_stands_for_election_only_with_a_majority_able_to_vote() -> 
     assert table["n1"].role == "pre-candidate"
 
 
-def test_a_store_of_another_replica_is_refused_at_start() -> None:
+def test_a_store_that_its_log_does_not_name_has_no_vote() -> None:
     names = ("n1", "n2", "n3")
-    config = CoreConfig(id="n1", store_id=store_of("n2"), peers=names)
-    with pytest.raises(StoreForeign, match="n1"):
-        Core(config, Recovered(HardState(1, None), log_of(names, [1])), FixedDice(1), 0)
+    config = CoreConfig(id="n1", store_id="f" * 32, peers=names)
+    core = Core(config, Recovered(HardState(1, None), log_of(names, [1])), FixedDice(1), 0)
+    assert not core.votes
+    assert core.step(Received(0, "n2", VoteRequest(9, 9, 8, False, False), store_of("n2"))) == []
+
+
+@pytest.mark.parametrize("retired", ["n1", "n2"])
+def test_a_store_that_took_a_damaged_ones_place_takes_no_part_in_founding(retired: str) -> None:
+    """Three empty stores, one of which had a log: that would found a second cluster over the first."""
+    table = Table(logs=dict(EMPTY))
+    table.config = {"founds": False}
+    table.start(retired)
+    table.config = {}
+    for _ in range(5):
+        _ask_all(table)
+        table.settle()
+    assert [table[name].configuration for name in table.names] == [None, None, None]
 
 
 def test_messages_before_founding_are_ignored_from_strangers() -> None:
     table = Table(logs=dict(EMPTY))
-    assert table.step("n1", Received(0, "n7", FoundingQuestion("f" * 32))) == []
+    assert table.step("n1", Received(0, "n7", FoundingQuestion("f" * 32), "f" * 32)) == []
 
 
 def test_a_single_replica_founds_itself() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from raft.log import ENTRY_OVERHEAD_BYTES, HASH_START, Log, next_hash
-from raft.messages import COMMAND, NOOP, Entry
+from raft.messages import COMMAND, NOOP, Base, Entry
 
 
 def _entries(*terms: int, first: int = 1, data: bytes = b"x") -> list[Entry]:
@@ -77,7 +77,7 @@ def test_runs_of_terms_are_found_by_bisection() -> None:
 
 
 def test_a_log_can_start_behind_a_base() -> None:
-    log = Log(_entries(5, 6, first=11), base_index=10, base_term=4)
+    log = Log(_entries(5, 6, first=11), Base(10, 4, 77))
     assert (log.first_index, log.last_index, log.term_at(10), log.term_at(9)) == (11, 12, 4, 0)
     assert log.matches(10, 4)
     assert not log.matches(9, 0)

@@ -5,7 +5,7 @@ import pytest
 from raft.effects import Appended, Apply, Committed, ProposalAppended, Send
 from raft.messages import COMMAND, Append, AppendReply, Entry, HardState
 from raft.progress import Pace, Progress
-from tests.support.raft_table import T, Table
+from tests.support.raft_table import T, Table, store_of
 
 # Figure 7 of the paper: the leader of term 8, and six logs it may meet.
 FIGURE_7 = {
@@ -275,7 +275,7 @@ def test_what_became_durable_is_told_once_and_after_the_write() -> None:
 
 
 def test_a_stale_refusal_moves_nothing() -> None:
-    progress = Progress(10, 0)
+    progress = Progress(10, 0, store_of("n2"))
     progress.acknowledged(9)
     assert progress.pace is Pace.REPLICATE
     assert progress.is_stale_refusal(9)
@@ -286,7 +286,7 @@ def test_a_stale_refusal_moves_nothing() -> None:
 
 
 def test_match_never_falls_and_stays_below_next() -> None:
-    progress = Progress(5, 0)
+    progress = Progress(5, 0, store_of("n2"))
     assert progress.acknowledged(4)
     assert not progress.acknowledged(2)
     assert progress.acknowledged(8)

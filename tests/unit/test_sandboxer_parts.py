@@ -16,11 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.sandboxer import adoption, init_image, journal, linux, process, protocol
+from agents.sandboxer import adoption, init_image, linux, process, protocol
+from agents.sandboxer import journal_file as journal
+from agents.sandboxer.attempt import card_fields
 from agents.sandboxer.cgroups import detect
 from agents.sandboxer.cgroups.base import Limits
 from agents.sandboxer.cgroups.fake import Fake
-from agents.sandboxer.core import card_fields
 from agents.sandboxer.output import Outputs, read_window
 from agents.sandboxer.spec import BadSpec, Card, parse
 
@@ -36,6 +37,8 @@ SPEC: dict[str, Any] = {
     "pids": 4,
     "grace_ms": 1000,
     "on_disconnect": "keep",
+    "network": "bridge",
+    "ports": [[8080, 80]],
 }
 
 

@@ -31,11 +31,14 @@ def test_frozen_pages_do_not_see_later_writes() -> None:
     column = Column()
     column.grow(2 * PAGE_ROWS)
     column[1], column[PAGE_ROWS] = 5, 6
-    frozen = column.freeze()
+    frozen, still = column.freeze(), column.snapshot()
+    before = [page.packed() for page in frozen]
     column[1] = 50
     column[2] = 51
-    assert (frozen[0][1], frozen[0][2], column[1], column[2]) == (5, 0, 50, 51)
+    assert (still[1], still[2], column[1], column[2]) == (5, 0, 50, 51)
+    assert [page.packed() for page in frozen] == before
     assert frozen[1] is column.freeze()[1], "an untouched page is shared, not copied"
+    assert frozen[0] is not column.freeze()[0]
 
 
 def test_a_freed_row_is_reused_and_reads_zero() -> None:

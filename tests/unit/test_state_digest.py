@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -17,6 +18,7 @@ from scheduler.evaluations import pending
 from scheduler.explain import explain
 from scheduler.model import NodeState
 from scheduler.state import State
+from scheduler.state.paged import Objects
 from tests.support.scheduler_world import BAD, OOM, World, job
 
 
@@ -97,47 +99,62 @@ def _registration(state: State) -> None:
     entries[0] = replace(entries[0], state=NodeState.CORDONED)
 
 
-def _job_field(name: str) -> Callable[[State], None]:
+def _job_row(**changes: object) -> Callable[[State], None]:
     def tamper(state: State) -> None:
-        record = state.books.jobs.by_id["default/web"]
-        setattr(record, name, getattr(record, name) + 1)
+        jobs = state.books.jobs
+        number = jobs.by_id["default/web"].number
+        jobs.rows[number] = replace(jobs.rows[number], **changes)
 
     return tamper
-
-
-def _newest(state: State) -> None:
-    state.books.jobs.by_id["default/web"].newest[0] = -1
-
-
-def _request(state: State) -> None:
-    state.books.jobs.by_id["default/web"].requests.popitem()
 
 
 def _spec(state: State) -> None:
     record = state.books.jobs.by_id["default/web"]
     record.spec = replace(record.spec, backoff_limit=77)
+    state.books.jobs.save(record)
 
 
-def _stop(state: State) -> None:
-    for stops in state.books.nodes.stops:
-        stops.clear()
+def _without_values(objects: Callable[[State], Objects[Any]]) -> Callable[[State], None]:
+    def tamper(state: State) -> None:
+        for number, _ in list(objects(state).items()):
+            objects(state).discard(number)
+
+    return tamper
+
+
+def _number(state: State) -> None:
+    jobs = state.books.jobs
+    row = jobs.rows[1]
+    jobs.rows.discard(1)
+    jobs.rows[77] = row
+
+
+def _free_list(state: State) -> None:
+    state.books.attempts.table._free.append(1)
+
+
+def _next_number(state: State) -> None:
+    state.books.jobs.next_number += 1
 
 
 TAMPERINGS = {
     **{f"attempt {name}": _column(name) for name in State().books.attempts.table.columns},
     **{f"node {name}": _node_column(name) for name in State().books.nodes.table.columns},
-    **{
-        f"job {name}": _job_field(name) for name in ("version", "shape_version", "submitted_index", "stopped", "number")
-    },
+    "job version": _job_row(version=9),
+    "job shape version": _job_row(shape_version=9),
+    "job submitted": _job_row(submitted_index=9),
+    "job stopped": _job_row(stopped=True),
+    "job requests": _job_row(requests=()),
+    "job number": _number,
+    "next number": _next_number,
+    "free rows": _free_list,
     "registration": _registration,
-    "newest": _newest,
-    "request": _request,
     "spec": _spec,
-    "stop records": _stop,
-    "exits": lambda state: state.books.attempts.exits.clear(),
-    "cgroups": lambda state: state.books.attempts.cgroups.clear(),
-    "ports": lambda state: state.books.attempts.ports.clear(),
-    "retired": lambda state: state.books.jobs.retired.update({"default/web": None}),
+    "stop records": lambda state: state.books.nodes.stops.clear(0),
+    "exits": _without_values(lambda state: state.books.attempts.exits),
+    "cgroups": _without_values(lambda state: state.books.attempts.cgroups),
+    "ports": _without_values(lambda state: state.books.attempts.ports),
+    "finished": lambda state: state.books.jobs.finished.update({1: 7}),
 }
 
 

@@ -223,20 +223,6 @@ def test_too_many_allocations_in_all_are_refused() -> None:
     assert world.submit(job("last")).ok
 
 
-def test_the_oldest_stopped_jobs_are_forgotten_beyond_the_bound() -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("scheduler.state.books.STOPPED_JOBS_KEPT", 2)
-        world = World("a1")
-        for name in ("j1", "j2", "j3"):
-            world.submit(job(name))
-            world.schedule()
-            world.ends(f"default/{name}.0")
-            world.stop(name)
-        rows = world.state.books.attempts.table
-        assert [item["job"] for item in world.state.jobs()] == ["default/j2", "default/j3"]
-        assert rows.rows - rows.free_rows() == 2
-
-
 def test_what_is_no_command_is_refused_the_same_everywhere() -> None:
     world = World("a1")
     before = world.state.job_version("default/web")

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 IDENTITY_ATTRIBUTES: Final = ("trusted.skerry", "user.skerry")
+LEASE_ATTRIBUTES: Final = ("trusted.skerry-lease", "user.skerry-lease")
 PERIOD_US: Final = 100_000
 QUOTA_US_MIN: Final = 1_000
 """The kernel's smallest quota: with the period above, 10 millicores."""
@@ -114,6 +115,18 @@ class Backend(ABC):
     def path(self, name: str) -> str:
         """Where a person looks first."""
 
+    @abstractmethod
+    def home(self) -> str:
+        """The node's directory, which attributes of the node are written on."""
+
+    def keep_lease(self, lease: bytes) -> None:
+        """Write the node's lease on its directory; OSError if it cannot be."""
+        set_attribute(self.home(), LEASE_ATTRIBUTES, lease)
+
+    def kept_lease(self) -> bytes | None:
+        """What `keep_lease` wrote last; None if there is none."""
+        return get_attribute(self.home(), LEASE_ATTRIBUTES)
+
 
 def write(path: str, value: str) -> None:
     """Write a control file; raises OSError."""
@@ -153,9 +166,14 @@ def make_tree(path: str) -> None:
 
 def set_identity(path: str, identity: bytes) -> None:
     """Write the identity as an extended attribute of a cgroup directory."""
-    for attribute in IDENTITY_ATTRIBUTES:
+    set_attribute(path, IDENTITY_ATTRIBUTES, identity)
+
+
+def set_attribute(path: str, names: tuple[str, ...], value: bytes) -> None:
+    """Write an extended attribute under the first of these names that may be used."""
+    for attribute in names:
         try:
-            os.setxattr(path, attribute, identity)
+            os.setxattr(path, attribute, value)
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
                 raise
@@ -167,7 +185,12 @@ def set_identity(path: str, identity: bytes) -> None:
 
 def get_identity(path: str) -> bytes | None:
     """Inverse of `set_identity`."""
-    for attribute in IDENTITY_ATTRIBUTES:
+    return get_attribute(path, IDENTITY_ATTRIBUTES)
+
+
+def get_attribute(path: str, names: tuple[str, ...]) -> bytes | None:
+    """Inverse of `set_attribute`; None if there is none."""
+    for attribute in names:
         with contextlib.suppress(OSError):
             return os.getxattr(path, attribute)
     return None

@@ -116,9 +116,28 @@ class Fake(Backend):
         if self.names():
             return False
         with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self._directory}/lease")
+        with contextlib.suppress(FileNotFoundError):
             os.rmdir(self._directory)
         return True
 
     def path(self, name: str) -> str:
         """See `Backend.path`."""
         return f"{self._directory}/{name}"
+
+    def home(self) -> str:
+        """See `Backend.home`."""
+        return self._directory
+
+    def keep_lease(self, lease: bytes) -> None:
+        """See `Backend.keep_lease`: a file, since not every file system takes attributes."""
+        aside = f"{self._directory}/lease.new"
+        with open(aside, "wb") as file:
+            file.write(lease)
+        os.rename(aside, f"{self._directory}/lease")
+
+    def kept_lease(self) -> bytes | None:
+        """See `Backend.kept_lease`."""
+        with contextlib.suppress(OSError), open(f"{self._directory}/lease", "rb") as file:
+            return file.read()
+        return None

@@ -161,6 +161,10 @@ class V1(Backend):
         """See `Backend.path`."""
         return self._dir("pids", name)
 
+    def home(self) -> str:
+        """See `Backend.home`."""
+        return self._trees["pids"]
+
     def _dir(self, controller: str, name: str) -> str:
         return f"{self._trees[controller]}/{name}"
 

@@ -144,6 +144,10 @@ class V2(Backend):
         """See `Backend.path`."""
         return f"{self._tree}/{name}"
 
+    def home(self) -> str:
+        """See `Backend.home`."""
+        return self._tree
+
 
 def _words(path: str) -> list[str]:
     try:

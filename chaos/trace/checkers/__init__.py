@@ -7,6 +7,7 @@ from chaos.trace.checkers.elections import election_safety, terms_rise, vote_onc
 from chaos.trace.checkers.links import link_cut_silent
 from chaos.trace.checkers.logs import commit_by_quorum, commit_contiguous, committed_kept, log_matching
 from chaos.trace.checkers.placements import applied_alike, capacity, one_bind_per_attempt, run_was_placed
+from chaos.trace.checkers.runs import absence_never_stops, at_most_one_process, fencing
 
 CHECKERS: dict[str, Checker] = {
     "election-safety": election_safety,
@@ -22,6 +23,9 @@ CHECKERS: dict[str, Checker] = {
     "one-bind-per-attempt": one_bind_per_attempt,
     "applied-alike": applied_alike,
     "run-was-placed": run_was_placed,
+    "at-most-one-process": at_most_one_process,
+    "absence-never-stops": absence_never_stops,
+    "fencing": fencing,
     "link-cut-silent": link_cut_silent,
     "own-invariants": own_invariants,
     "trace-complete": trace_complete,

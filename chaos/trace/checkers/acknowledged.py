@@ -7,6 +7,7 @@ Must not know: how answers travel.
 from __future__ import annotations
 
 from chaos.trace.checkers.base import Finding, Verdict
+from chaos.trace.checkers.snapshots import AppliedRanges, installs
 from chaos.trace.events import FLUSH_MS, Event, LifeFacts, Trace
 
 WRITES = ("submit", "stop")
@@ -33,6 +34,8 @@ class _Applied:
     def __init__(self, trace: Trace) -> None:
         self.jobs: dict[int, list[Event]] = {}
         self.reached: dict[tuple[str, str], int] = {}
+        self._installs = installs(trace)
+        self._ranges = AppliedRanges(trace)
         for event in trace.kind("job"):
             self.jobs.setdefault(event.number("index"), []).append(event)
         for event in trace.kind("apply", "job", "place", "node"):
@@ -40,6 +43,11 @@ class _Applied:
                 life, index = (event.n, event.inc), event.number("index")
                 # an event of the same index may still follow; one of a higher index proves the lower ones done
                 self.reached[life] = max(self.reached.get(life, 0), index if event.k == "apply" else index - 1)
+
+    def skipped(self, life: tuple[str, str], index: int) -> bool:
+        """Whether that life took a snapshot in the place of applying `index`."""
+        jumps = self._installs.get(life, [])
+        return any(event.number("index") >= index for event in jumps) and not self._ranges.by(life, index)
 
 
 def no_acknowledged_placement_lost(trace: Trace) -> Finding:
@@ -133,7 +141,7 @@ def _check_applied(verdict: Verdict, trace: Trace, applied: _Applied, answer: Ev
                 event,
             )
     for life, reached in applied.reached.items():
-        if reached < index or trace.lives[life].gap:
+        if reached < index or trace.lives[life].gap or applied.skipped(life, index):
             continue
         if not any((e.n, e.inc) == life for e in applied.jobs.get(index, [])):
             witness = _witness(trace, life, index)

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 
 from chaos.trace.checkers.base import Finding, Verdict
+from chaos.trace.checkers.snapshots import INSTALL, WRITE, snapshot_events
 from chaos.trace.events import FLUSH_MS, Event, Trace
 
 
@@ -60,6 +61,11 @@ def log_matching(trace: Trace) -> Finding:
                 verdict.violated(
                     f"index {index} is committed with different logs on {first.n} and {event.n}", first, event
                 )
+    for event in snapshot_events(trace, INSTALL, WRITE):
+        known, first = chain.get(event.number("index"), ("", event))
+        verdict.checked += first is not event
+        if first is not event and known != event.text("ph"):
+            verdict.violated(f"{event.n} has a snapshot of another log at index {event.number('index')}", first, event)
     return verdict.finding("no index was seen twice")
 
 
@@ -77,7 +83,7 @@ class _Durable:
             return False
         for position in range(end - 1, -1, -1):
             event = self.events[position]
-            if event.number("first") <= index <= event.number("index"):
+            if event.number("first") <= index <= event.number("index") or index <= event.number("snapshot"):
                 known = dict(marks(event)).get(index)
                 return known is None or known == ph
         return False
@@ -119,13 +125,18 @@ def commit_by_quorum(trace: Trace) -> Finding:
 
 
 def commit_contiguous(trace: Trace) -> Finding:
-    """A life commits and applies every index once, in order, from 1: nothing committed disappears."""
+    """A life commits and applies every index once, in order, from 1 or its snapshot: nothing committed disappears."""
     verdict = Verdict("commit-contiguous")
     for kind in ("commit", "apply"):
         last: dict[tuple[str, str], Event] = {}
-        for event in sorted(trace.kind(kind), key=lambda e: (e.n, e.inc, e.i)):
+        told = [*trace.kind(kind), *snapshot_events(trace, INSTALL)]
+        for event in sorted(told, key=lambda e: (e.n, e.inc, e.i)):
             life = (event.n, event.inc)
             before = last.get(life)
+            if event.k == "disk":
+                _check_install(verdict, kind, before, event)
+                last[life] = event
+                continue
             expected = before.number("index") + 1 if before is not None else 1
             last[life] = event
             verdict.checked += 1
@@ -141,11 +152,17 @@ def commit_contiguous(trace: Trace) -> Finding:
     return verdict.finding("no commit in the trace")
 
 
+def _check_install(verdict: Verdict, kind: str, before: Event | None, event: Event) -> None:
+    if before is not None and event.number("index") <= before.number("index"):
+        verdict.violated(f"{event.n} went back from {kind} {before.number('index')} to a snapshot", before, event)
+
+
 def _check_applied_is_committed(verdict: Verdict, trace: Trace) -> None:
     committed: dict[tuple[str, str], int] = {}
-    for event in sorted(trace.kind("commit", "apply"), key=lambda e: (e.n, e.inc, e.i)):
+    told = [*trace.kind("commit", "apply"), *snapshot_events(trace, INSTALL)]
+    for event in sorted(told, key=lambda e: (e.n, e.inc, e.i)):
         life = (event.n, event.inc)
-        if event.k == "commit":
+        if event.k != "apply":
             committed[life] = max(committed.get(life, 0), event.number("index"))
         elif event.number("index") > committed.get(life, 0) and not trace.lives[life].gap:
             verdict.violated(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from itertools import islice
 
 from chaos.trace.checkers.base import REFS_MAX, Finding, Verdict
+from chaos.trace.checkers.snapshots import AppliedRanges, installs
 from chaos.trace.events import Event, Life, Trace
 
 RESOURCES = ("cpu_millicores", "memory_bytes", "pids")
@@ -26,8 +27,11 @@ def _applied_streams(trace: Trace, *kinds: str) -> dict[Life, list[Event]]:
 
 
 def _longest_views(trace: Trace, *kinds: str) -> list[tuple[Life, list[Event]]]:
-    """Every life's view; each is complete from index 1 to where it ends."""
-    return sorted(_applied_streams(trace, *kinds).items())
+    """Every life's view, complete from index 1 to where it ends, or takes a snapshot for what it did not see."""
+    ends = {life: events[0].i for life, events in installs(trace).items()}
+    streams = _applied_streams(trace, *kinds).items()
+    views = [(life, [event for event in events if event.i < ends.get(life, 1 << 62)]) for life, events in streams]
+    return sorted((life, events) for life, events in views if events)
 
 
 class _Node:
@@ -126,15 +130,22 @@ def _check_ports(verdict: Verdict, node: _Node, event: Event) -> None:
 
 
 def one_bind_per_attempt(trace: Trace) -> Finding:
-    """An attempt of an allocation is bound to one node, at one index, once."""
+    """An attempt of an allocation is bound to one node, at one index, once.
+
+    An attempt on a node that was declared lost stays booked there, and another may be bound in front of it.
+    """
     verdict = Verdict("one-bind-per-attempt")
-    for _, events in _longest_views(trace, "place"):
+    for _, events in _longest_views(trace, "place", "node"):
         bound: dict[str, Event] = {}
         live: dict[str, Event] = {}
         for event in events:
             allocation, attempt = event.text("allocation"), _attempt(event)
-            if event.f.get("do") == "release":
-                live.pop(allocation, None)
+            if event.k == "node":
+                if event.f.get("do") == "lost":
+                    live = {name: each for name, each in live.items() if each.text("node") != event.text("node")}
+                continue
+            if event.f.get("do") == "release" and allocation in live and _attempt(live[allocation]) == attempt:
+                del live[allocation]
             if event.f.get("do") != "bind":
                 continue
             verdict.checked += 1
@@ -180,21 +191,18 @@ def run_was_placed(trace: Trace) -> Finding:
     """A node starts only what was committed to it, under the epoch of that placement."""
     verdict = Verdict("run-was-placed")
     bound: dict[tuple[str, int], Event] = {}
-    reached = 0
+    applied = AppliedRanges(trace)
     for event in trace.kind("place"):
         if event.f.get("do") == "bind":
             bound.setdefault((event.text("allocation"), event.number("epoch")), event)
-    for event in trace.kind("apply"):
-        if not trace.lives[event.n, event.inc].gap:
-            reached = max(reached, event.number("index"))
     for event in trace.kind("run"):
         if event.f.get("do") != "start":
             continue
         epoch = event.number("epoch")
         placement = bound.get((event.text("allocation"), epoch))
         if placement is None:
-            if epoch > reached:
-                verdict.unknown(f"no replica's trace reaches index {epoch}")
+            if not applied.by_any(epoch):
+                verdict.unknown(f"no replica's trace tells what index {epoch} did")
                 continue
             verdict.checked += 1
             verdict.violated(

@@ -1,11 +1,13 @@
 // What happened before and after an event, in the order of messages (Lamport's "happened before").
-// A node is taken as one process, in the order of its lane; messages and requests join processes.
+// A replica or agent is taken as one process, in the order of its lane; messages and requests join processes.
+// Callers and the proxy are not: each of their requests and faults stands for itself.
 
 class Causes {
   constructor(run) {
     this.run = run;
     this.position = new Uint32Array(run.count);
     for (const list of run.ofLane) list.forEach((e, p) => { this.position[e] = p; });
+    this.chained = run.lanes.map((lane) => lane.kind !== 'client' && lane.kind !== 'proxy');
     this.before = new Map();
     this.after = new Map();
     const { messages } = run;
@@ -32,7 +34,10 @@ class Causes {
       if (calls && opens) asked.set(id, e);
       else if (!calls && opens && asked.has(id)) this.#join(asked.get(id), e);
       else if (!calls && !opens) told.set(id, e);
-      else if (calls && told.has(id) && run.field(told.get(id), 'ph') === run.field(e, 'ph')) this.#join(told.get(id), e);
+      else if (calls) {
+        if (asked.has(id)) this.#join(asked.get(id), e);
+        if (told.has(id) && run.field(told.get(id), 'ph') === run.field(e, 'ph')) this.#join(told.get(id), e);
+      }
     }
   }
 
@@ -57,11 +62,12 @@ class Causes {
         member[list[p]] = 1;
         size++;
         for (const other of edges.get(list[p]) || []) if (!member[other]) waiting.push(other);
+        if (!this.chained[lane]) break;
       }
       const p = this.position[from];
       reach[lane] = step < 0 ? Math.max(reach[lane], p) : Math.min(reach[lane], p);
     }
-    const edge = reach.map((p, lane) => (p >= 0 && p < Infinity ? run.x[run.ofLane[lane][p]] : null));
+    const edge = reach.map((p, lane) => (this.chained[lane] && p >= 0 && p < Infinity ? run.x[run.ofLane[lane][p]] : null));
     return { member, size: size - 1, edge };
   }
 }

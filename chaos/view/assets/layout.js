@@ -2,12 +2,12 @@
 
 const HEAD = 46; // the fault strip and the axis above the lanes, in pixels
 const LEAST = { replica: 74, agent: 46, client: 48, proxy: 36, other: 30 };
-const ROW_MOST = 10;
+const ROW_MOST = 13;
 
 class Layout {
   constructor(run) {
     this.run = run;
-    this.lanes = run.lanes.map(() => ({ top: 0, height: 0, line: 0, row: 0, rows: 0, base: 0 }));
+    this.lanes = run.lanes.map(() => ({ top: 0, height: 0, line: 0, name: 0, row: 0, rows: 0, base: 0 }));
     this.total = 0;
   }
 
@@ -25,9 +25,11 @@ class Layout {
       box.top = top;
       box.height = wanted[l] + Math.min((spare * weights[l]) / weight, lane.kind === 'replica' ? 96 : 60);
       box.rows = this.rows(l);
-      box.line = lane.kind === 'replica' ? top + box.height * 0.5 : top + 13;
-      box.base = lane.kind === 'agent' ? box.line + 9 : top + 8;
-      box.row = Math.min(ROW_MOST, (top + box.height - 5 - box.base) / Math.max(box.rows, 1));
+      const bars = lane.kind === 'client' || lane.kind === 'proxy';
+      box.line = lane.kind === 'replica' ? top + box.height * 0.52 : top + (bars ? 7 : 13);
+      box.name = lane.kind === 'replica' ? box.line : top + 14;
+      box.base = box.line + (bars ? 5 : 9);
+      box.row = 0;
       top += box.height;
     });
     this.total = top;
@@ -38,6 +40,13 @@ class Layout {
   rows(lane) {
     const { workloads, operations, toxics } = this.run;
     return Math.max(workloads.rows[lane] || 0, operations.rows[lane] || 0, toxics.rows[lane] || 0);
+  }
+
+  /** Divide each lane among the rows that bars in view use, so few bars are tall ones. */
+  rowsFor(used) {
+    this.lanes.forEach((box, l) => {
+      box.row = Math.min(ROW_MOST, (box.top + box.height - 5 - box.base) / Math.max(used[l], 1));
+    });
   }
 
   /** The lane at a height of the screen; -1 between and beyond. */

@@ -153,7 +153,21 @@ class Conformance(unittest.TestCase):
         return Path(point, detect.tree_name(None, CLUSTER, self.node), name, file).read_text().strip()
 
     def test_isolation_is_full(self) -> None:
-        assert self.client.hello["isolation"] == f"cgroup-{KIND} + pid,mount namespaces"
+        level, _, network = self.client.hello["isolation"].rpartition(" ")
+        assert level == f"cgroup-{KIND} + pid,mount,uts,ipc namespaces + seccomp + network"
+        # The virtual machine's kernel has no bridge module loaded: that is said, and the rest is whole.
+        why = self.client.hello["isolation_why"]
+        assert (network, why) == ("bridge", "") or (network == "host" and why.startswith("no bridge network ("))
+
+    def test_a_workload_has_no_privilege_and_sees_only_itself(self) -> None:
+        shows = "grep -E 'Cap|NoNewPrivs|Seccomp:' /proc/self/status; hostname; ls -d /proc/[0-9]*"
+        self.client.start("c9/me.0", "/bin/sh", "-c", shows, network="none")
+        self.client.exit_of("c9/me.0")
+        said = (self.directory / "allocations" / protocol.directory_name("c9/me.0", 1) / "stdout").read_text().split()
+        assert [said[place] for place in range(1, 10, 2)] == ["0" * 16] * 5
+        assert said[10:15] == ["NoNewPrivs:", "1", "Seccomp:", "2", "me-0"]
+        assert said[15:17] == ["/proc/1", "/proc/2"]
+        assert len(said) <= 18
 
     def test_limit_files_equal_the_spec(self) -> None:
         self.client.start("c1/w.0", "sleep", "100", cpu_millicores=250, memory_bytes=48 << 20, pids=7)
@@ -206,6 +220,8 @@ class Conformance(unittest.TestCase):
         go = self.directory / "go"
         script = f"while [ ! -e {go} ]; do sleep 0.05; done; exit 11"
         keep = self.client.start("c7/keep.0", "/bin/sh", "-c", script)
+        deadline_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + 60_000_000_000
+        assert self.client.ask("renew", deadline_ns=deadline_ns, registration=0)["ok"]
         strict = self.client.start("c7/strict.0", "sleep", "100", on_disconnect="stop")
         pid = self.client.hello["pid"]
         pidfd = os.pidfd_open(pid)

@@ -45,7 +45,7 @@ LEFT_OUT = (
     *("asyncio", "concurrent", "curses", "dbm", "distutils", "email", "html", "http", "msilib", "multiprocessing"),
     *("sqlite3", "venv", "wsgiref", "xml", "xmlrpc", "mailbox.py", "pdb.py", "pydoc.py", "doctest.py"),
 )
-RECIPE = 4
+RECIPE = 5
 """Raise when the base image is made differently."""
 
 INIT = """#!/bin/sh
@@ -54,7 +54,9 @@ mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; m
 mount -t cgroup2 none /sys/fs/cgroup
 echo "BOOTED $(cat /proc/uptime)"
 cd /skerry
-PYTHONPATH=/skerry /usr/bin/python3.11 -S -s -u tests/conformance.py v2 /tmp --slow 3
+export PYTHONPATH=/skerry
+/usr/bin/python3.11 -S -s -u tests/container_case.py
+/usr/bin/python3.11 -S -s -u tests/conformance.py v2 /tmp --slow 3
 echo "ENDED $?"
 poweroff -f
 """
@@ -144,7 +146,7 @@ def libraries(files: Iterable[Path]) -> list[Path]:
 
 
 def overlay(target: Path) -> None:
-    """Our own code: the sandboxer as it is now, and the suite."""
+    """Our own code: the sandboxer and the container's preparation as they are now, and the suite."""
     here = Path(__file__).resolve()
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory, "skerry")
@@ -154,8 +156,10 @@ def overlay(target: Path) -> None:
             ignore=shutil.ignore_patterns("__pycache__"),
         )
         (place / "agents/__init__.py").write_text("")
+        shutil.copy(here.parents[3] / "agents/container.py", place / "agents")
         (place / "tests").mkdir()
-        shutil.copy(here.with_name("conformance.py"), place / "tests")
+        for name in ("conformance.py", "container_case.py"):
+            shutil.copy(here.with_name(name), place / "tests")
         compile_all(place)
         archive(Path(directory), target)
 

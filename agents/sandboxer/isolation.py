@@ -1,0 +1,64 @@
+"""What holds workloads apart on this machine, found by trying each part, and said in words.
+
+Owns: the level and its reasons; nothing that is missing is left unsaid.  Must not know: how any part works.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Final
+
+from agents.sandboxer import capabilities, linux, namespaces, network, process, seccomp
+from agents.sandboxer.cgroups import detect
+from agents.sandboxer.cgroups.base import Backend
+
+FULL: Final = "{} + pid,mount,uts,ipc namespaces + seccomp + network {}"
+DEGRADED: Final = "degraded"
+SYS_ADMIN: Final = 21
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """What can be had here.  `level` is `DEGRADED` if anything that confines a workload is missing."""
+
+    backend: Backend
+    means: process.Means
+    no_bridge: str
+    """Why workloads cannot have a bridge network; empty if they can."""
+    level: str
+    why: str
+
+
+def find(cgroups: str, tree: str, directory: str) -> Isolation:
+    """Try everything."""
+    backend, lacking = detect.choose(cgroups, tree, directory)
+    ordinary = not linux.effective_capabilities() >> SYS_ADMIN & 1
+    no_namespaces = namespaces.work(user_namespace=ordinary)
+    no_drop, no_filter = capabilities.works(), seccomp.works()
+    why = []
+    if lacking:
+        why.append(f"no cgroups ({lacking}): memory is bounded by RLIMIT_AS, CPU and pids are not bounded")
+    if no_namespaces:
+        why.append(f"no namespaces ({no_namespaces}): workloads see each other's processes and the node's network")
+    if no_drop:
+        why.append(f"capabilities stay ({no_drop})")
+    if no_filter:
+        why.append(f"no system call filter ({no_filter})")
+    no_bridge = _no_bridge(ordinary, no_namespaces)
+    level = DEGRADED if why else FULL.format(backend.kind, network.HOST if no_bridge else network.BRIDGE)
+    if no_bridge:
+        why.append(f"no bridge network ({no_bridge}): jobs that name no network share the node's")
+    means = process.Means(
+        namespaces=not no_namespaces,
+        user_namespace=ordinary and not no_namespaces,
+        capabilities=not no_drop,
+        filter=None if no_filter else seccomp.filter_here(),
+    )
+    return Isolation(backend, means, no_bridge, level, "; ".join(why))
+
+
+def _no_bridge(ordinary: bool, no_namespaces: str) -> str:
+    if ordinary:
+        return f"user id {os.geteuid()} may not connect networks"
+    return no_namespaces or network.bridge_works()

@@ -1,0 +1,103 @@
+"""Launching one attempt: its group, its output, its processes, in the order that a crash allows.
+
+Owns: that order (group with identity, fork, process ids recorded, go).  Must not know: the core.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from agents.sandboxer import adoption, fence, linux, namespaces, process
+from agents.sandboxer.cgroups.base import Backend, Limits
+from agents.sandboxer.network import Connection, Network
+from agents.sandboxer.output import Outputs
+from agents.sandboxer.spec import Card, Spec
+
+
+class Launcher:
+    """Launches attempts of one node.  `environment`: variables every workload gets."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        outputs: Outputs,
+        network: Network,
+        means: process.Means,
+        environment: dict[str, str],
+    ) -> None:
+        self._backend = backend
+        self._outputs = outputs
+        self._network = network
+        self._environment = environment
+        self._spawner = process.Spawner(means)
+        self._boot_id = linux.boot_id()
+
+    def launch(self, spec: Spec, name: str, may_run: Callable[[], bool]) -> process.Child:
+        """Make group and processes, record them, and let the program run; OSError, and nothing left, if not.
+
+        `may_run` is asked last of all; LeaseOver (an OSError) when it says no.
+        """
+        limits = Limits(spec.cpu_millicores, spec.memory_bytes, spec.pids)
+        self._backend.create(name, limits, adoption.identity_bytes(spec.card, self._boot_id, {}))
+        opened: list[int] = []
+        try:
+            connection = self._network.connect(name, spec.network, spec.ports)
+            opened += self._outputs.open(name)
+            join = self._backend.join_fds(name)
+            opened += join
+            child = self._spawner.spawn(self._plan(spec, name, (opened[0], opened[1]), join, connection))
+            try:
+                self._record(spec.card, name, child, connection)
+                if not may_run():
+                    raise fence.LeaseOver
+                child.go()
+            except OSError:
+                child.abandon()
+                raise
+        except OSError:
+            self._network.disconnect(name)
+            self._backend.kill(name)
+            self._backend.remove(name)
+            raise
+        finally:
+            for fd in opened:
+                os.close(fd)
+        return child
+
+    def _plan(
+        self, spec: Spec, name: str, output: tuple[int, int], join: list[int], connection: Connection
+    ) -> process.Plan:
+        extra = {
+            **self._environment,
+            "SKERRY_ALLOCATION": spec.card.allocation,
+            "SKERRY_EPOCH": str(spec.card.epoch),
+            "SKERRY_ATTEMPT": str(spec.card.attempt),
+            **connection.environment,
+        }
+        return process.Plan(
+            command=spec.command,
+            env=process.workload_environment(spec.env, extra),
+            directory=self._outputs.path(name),
+            stdout=output[0],
+            stderr=output[1],
+            join=join,
+            hostname=namespaces.hostname_of(spec.card.allocation),
+            own_network=connection.own,
+            wiring=connection.wiring,
+            die_with_parent=spec.card.on_disconnect == "stop",
+            address_space_bytes=0 if self._backend.confines else spec.memory_bytes,
+        )
+
+    def _record(self, card: Card, name: str, child: process.Child, connection: Connection) -> None:
+        """Write the processes' identities on the cgroup, before the program may run."""
+        processes: dict[str, Any] = {"t": time.time_ns() // 1_000_000}
+        if connection.address:
+            processes["net"] = connection.record()
+        for role, pid in (("", child.pid), ("init", child.init_pid)):
+            stat = linux.process_stat(pid) if pid else None
+            if stat is not None:
+                processes |= {role or "pid": pid, f"{role}_ticks" if role else "ticks": stat.start_ticks}
+        self._backend.write_identity(name, adoption.identity_bytes(card, self._boot_id, processes))

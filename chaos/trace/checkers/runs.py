@@ -1,0 +1,136 @@
+"""At most one process, nothing stopped without an order, no start under an old token.
+
+Owns: what the nodes' own events must not show.  Must not know: how leases are kept.
+"""
+
+from __future__ import annotations
+
+from chaos.trace.checkers.base import Finding, Verdict
+from chaos.trace.events import Event, Trace
+from chaos.trace.runs import attempts, overlap_ms, successions
+
+ORDERED_END = "sandboxer stops its workloads"
+"""What a sandboxer writes before it stops everything because it was told to end."""
+GIVEN = ("grant", "renew", "confirm")
+STOPPING_JOB = ("submit", "stop", "collect")
+STOPPING_NODE = ("lost", "taint", "state")
+
+
+def at_most_one_process(trace: Trace) -> Finding:
+    """No two attempts of an allocation run at once, unless its job said that it keeps running without a lease."""
+    verdict = Verdict("at-most-one-process")
+    for older, newer in successions(trace):
+        if older.keeps:
+            continue
+        both = overlap_ms(older, newer)
+        if older.ended is None and not older.certain:
+            verdict.unknown(f"the end of {older.allocation} epoch {older.epoch} on {older.node} is not in the trace")
+            continue
+        verdict.checked += 1
+        if both:
+            shown = [event for event in (older.started, newer.started, older.ended) if event is not None]
+            verdict.violated(
+                f"{older.allocation} ran on {older.node} (epoch {older.epoch}) and on {newer.node} "
+                f"(epoch {newer.epoch}) at once, for {both} ms",
+                *shown,
+            )
+    if verdict.checked == 0:
+        verdict.checked = sum(1 for found in attempts(trace).values() if len(found) == 1)
+    return verdict.finding("nothing ran")
+
+
+def absence_never_stops(trace: Trace) -> Finding:
+    """A node stops a workload only by a committed order, its lease's end, or its sandboxer's ordered end."""
+    verdict = Verdict("absence-never-stops")
+    orders = _orders(trace)
+    expired: set[str] = set()
+    ends = [event for event in trace.kind("note") if event.text("text") == ORDERED_END]
+    reached = max((event.number("index") for event in trace.kind("apply")), default=0)
+    for event in trace.kind("run", "lease"):
+        if event.k == "lease":
+            _note_lease(event, expired)
+            continue
+        if event.f.get("do") not in ("stop", "fenced"):
+            continue
+        ordered = event.f.get("do") == "stop" and (_ordered(event, orders) or _leaves(event, ends))
+        if ordered or event.n in expired:
+            verdict.checked += 1
+            continue
+        if trace.lives[event.n, event.inc].gap:
+            verdict.unknown(f"the trace of {event.n} has gaps")
+            continue
+        verdict.checked += 1
+        verdict.violated(
+            f"{event.n} ended {event.text('allocation')} (epoch {event.number('epoch')}), and up to index {reached} "
+            "nothing was committed that orders it, nor had its lease run out",
+            event,
+        )
+    return verdict.finding("nothing was stopped")
+
+
+def _note_lease(event: Event, expired: set[str]) -> None:
+    """Keep `expired` the nodes whose lease has run out and was not given anew."""
+    if event.f.get("do") == "expire":
+        expired.add(event.n)
+    elif event.f.get("do") in GIVEN:
+        expired.discard(event.n)
+
+
+def _orders(trace: Trace) -> dict[str, list[Event]]:
+    """Committed changes that may order a stop: by job and by node."""
+    found: dict[str, list[Event]] = {}
+    for event in trace.kind("job"):
+        if event.f.get("do") in STOPPING_JOB and event.f.get("outcome") != "unchanged":
+            found.setdefault(f"job {event.text('job')}", []).append(event)
+    for event in trace.kind("node"):
+        if event.f.get("do") in STOPPING_NODE:
+            found.setdefault(f"node {event.text('node')}", []).append(event)
+    for event in trace.kind("place"):
+        if event.f.get("do") == "bind":
+            found.setdefault(f"allocation {event.text('allocation')}", []).append(event)
+    return found
+
+
+def _ordered(stop: Event, orders: dict[str, list[Event]]) -> bool:
+    """Whether something committed after the placement, and told before the stop, accounts for it."""
+    allocation, epoch = stop.text("allocation"), stop.number("epoch")
+    job = allocation.rpartition(".")[0]
+    wanted = [f"job {job}", f"node {stop.n}", f"allocation {allocation}"]
+    told = [event for key in wanted for event in orders.get(key, [])]
+    return any(event.number("index") > epoch and event.hlc <= stop.hlc for event in told)
+
+
+def _leaves(stop: Event, ends: list[Event]) -> bool:
+    """Whether the sandboxer of this life had been told to end before."""
+    return any((end.n, end.inc) == (stop.n, stop.inc) and end.i < stop.i for end in ends)
+
+
+def fencing(trace: Trace) -> Finding:
+    """On a node tokens of an allocation only rise, and without a lease nothing that needs one starts."""
+    verdict = Verdict("fencing")
+    highest: dict[tuple[str, str], Event] = {}
+    without_lease: dict[str, Event] = {}
+    for event in trace.kind("run", "lease"):
+        if event.k == "lease":
+            if event.f.get("do") == "expire":
+                without_lease[event.n] = event
+            elif event.f.get("do") in GIVEN:
+                without_lease.pop(event.n, None)
+            continue
+        key = (event.n, event.text("allocation"))
+        if event.f.get("do") == "start":
+            verdict.checked += 1
+            before = highest.get(key)
+            if before is not None and before.number("epoch") >= event.number("epoch"):
+                verdict.violated(
+                    f"{event.n} started {key[1]} under token {event.number('epoch')} after it had seen "
+                    f"{before.number('epoch')}",
+                    before,
+                    event,
+                )
+            expired = without_lease.get(event.n)
+            if expired is not None and event.f.get("on_disconnect") == "stop":
+                verdict.violated(f"{event.n} started {key[1]}, whose lease had run out", expired, event)
+        if event.number("epoch") >= highest.get(key, event).number("epoch"):
+            highest[key] = event
+    return verdict.finding("nothing ran")

@@ -1,0 +1,82 @@
+"""Attempts as their nodes ran them, and how one followed another.
+
+Owns: from `run` events to spans of time.  Must not know: what is allowed (`chaos.trace.checkers`).
+
+The times are those of the nodes' own events: a start is written when the process runs, an exit when
+the node has seen that none is left.  On one machine they are of one clock; across machines they
+are as good as the clocks are alike.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from msgspec import Struct
+
+from chaos.trace.events import Event, Trace
+
+KEEP = "keep"
+
+
+class Attempt(Struct, frozen=True):
+    """One attempt on one node.
+
+    `ended` is None if its exit is not in the trace; then `end_ms` is the trace's end if it surely ran on
+    until there, and `certain` is False if its node's last events may be missing.
+    """
+
+    allocation: str
+    epoch: int
+    started: Event
+    ended: Event | None
+    end_ms: int
+    certain: bool
+    keeps: bool
+    """Its job lets it run on without a lease (`on_disconnect: keep`)."""
+
+    @property
+    def start_ms(self) -> int:
+        """When it began."""
+        return self.started.ms
+
+    @property
+    def node(self) -> str:
+        """Where it ran."""
+        return self.started.n
+
+
+def attempts(trace: Trace) -> dict[str, list[Attempt]]:
+    """Every attempt that began, by allocation, in order of their beginnings."""
+    exits: dict[tuple[str, str, int], Event] = {}
+    for event in trace.kind("run"):
+        if event.f.get("do") == "exit":
+            exits.setdefault((event.n, event.text("allocation"), event.number("epoch")), event)
+    found: dict[str, dict[tuple[str, int], Attempt]] = {}
+    last_ms = trace.events[-1].ms if trace.events else 0
+    for event in trace.kind("run"):
+        allocation, epoch = event.text("allocation"), event.number("epoch")
+        mine = found.setdefault(allocation, {})
+        if event.f.get("do") not in ("start", "adopt") or (event.n, epoch) in mine:
+            continue
+        ended = exits.get((event.n, allocation, epoch))
+        certain = ended is not None or not trace.may_be_missing(event.n, trace.lives[event.n, event.inc].last_hlc)
+        end_ms = ended.ms if ended is not None else last_ms
+        keeps = event.f.get("on_disconnect") == KEEP
+        mine[event.n, epoch] = Attempt(allocation, epoch, event, ended, end_ms, certain, keeps)
+    return {name: sorted(mine.values(), key=lambda a: (a.start_ms, a.epoch)) for name, mine in found.items() if mine}
+
+
+def successions(trace: Trace) -> list[tuple[Attempt, Attempt]]:
+    """(an attempt, the next one of the same allocation), in order of the next one's beginning."""
+    pairs = [pair for found in attempts(trace).values() for pair in pairwise(found)]
+    return sorted(pairs, key=lambda pair: pair[1].started.hlc)
+
+
+def overlap_ms(older: Attempt, newer: Attempt) -> int:
+    """For how long both ran."""
+    return max(0, min(older.end_ms, newer.end_ms) - newer.start_ms)
+
+
+def gap_ms(older: Attempt, newer: Attempt) -> int | None:
+    """From the older one's end to the newer one's beginning; negative if they overlapped, None if unknown."""
+    return None if older.ended is None else newer.start_ms - older.end_ms
