@@ -22,8 +22,7 @@ pytestmark = pytest.mark.root
 WAIT_S = 30.0
 LEASE_S, GRACE_S, DELTA_S = 1.0, 1.0, 0.3
 BUSY_S = 3.0
-"""What a busy machine may add.  How soon it is on a quiet one is measured by `skerry chaos run isolated-agent --runs 20`."""
-"""A replacement starts within lease + grace + this."""
+"""What a busy machine may add; `skerry chaos run isolated-agent --runs 20` measures how soon it is on a quiet one."""
 STUBBORN = "trap '' TERM; while :; do sleep 0.05; done"
 NODES = (f"p{os.getpid()}", f"q{os.getpid()}")
 
