@@ -16,10 +16,15 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
+from raft.errors import OutcomeUnknown, SkerryError
 from skerry.errors import ApiError, Unreachable
+
+CHECK_HINT = "is the cluster running, and is the address right?"
 
 LINE_BYTES_MAX = 1 << 20
 RETRY_PAUSE_S = 0.1
+ATTEMPT_S_MIN = 0.5
+"""Shortest patience with one replica before the next is asked; a call's time is shared among them."""
 CONNECT_TIMEOUT_S = 2.0
 UNREACHABLE_ROUNDS_MAX = 20
 """Rounds over all addresses, `RETRY_PAUSE_S` apart, in which none could be reached at all."""
@@ -75,7 +80,8 @@ class Client:
 
         Raises:
             ApiError: refused; ``outcome`` says whether it may still happen.
-            Unreachable: no replica answered in time; ask again with the same request id.
+            Unreachable: no replica could be reached; it certainly did not happen.
+            OutcomeUnknown: it may have happened or may still; ask again with the same request id.
         """
         body: dict[str, Any] = {"job": dict(job), "request_id": request_id or new_request_id()}
         if expected_version is not None:
@@ -163,30 +169,40 @@ class Client:
         extra_s: float = 0.0,
     ) -> dict[str, Any]:
         """Ask the replicas in turn until one decides, or the time is up."""
-        last: ApiError | Unreachable | None = None
         budget_s = self._timeout_s + extra_s
+        attempt_s = max(ATTEMPT_S_MIN, self._timeout_s / len(self._addresses)) + extra_s
+        last: SkerryError | None = None
+        in_doubt = False  # a write that may have reached a replica, and has had no final answer
         unreachable_rounds = 0
         try:
             async with asyncio.timeout(budget_s):
                 while unreachable_rounds < UNREACHABLE_ROUNDS_MAX:
                     unreachable_rounds += 1
                     for address in tuple(self._addresses):
+                        before, in_doubt = in_doubt, method != "GET"
                         try:
-                            return await self._once(method, address, path, body, query)
-                        except (ApiError, Unreachable) as error:
+                            async with asyncio.timeout(attempt_s):
+                                return await self._once(method, address, path, body, query)
+                        except TimeoutError:
+                            last = Unreachable(f"no answer from {address} within {attempt_s:g} s", hint=CHECK_HINT)
+                        except (ApiError, Unreachable, OutcomeUnknown) as error:
                             if not error.retryable:
                                 raise
-                            if isinstance(error, ApiError):
-                                unreachable_rounds = 0
-                            last = error
-                            self._addresses.append(self._addresses.pop(0))
+                            last, in_doubt = error, before or error.outcome == "unknown"
+                        if isinstance(last, ApiError):
+                            unreachable_rounds = 0
+                        self._addresses.append(self._addresses.pop(0))
                     await asyncio.sleep(RETRY_PAUSE_S)
         except TimeoutError:
             pass
-        raise last or Unreachable(
-            f"no answer within {budget_s:g} s from {', '.join(self._addresses)}",
-            hint="is the cluster running, and is the address right?",
-        )
+        if in_doubt:
+            request_id = (body or {}).get("request_id")
+            raise OutcomeUnknown(
+                f"no final answer within {budget_s:g} s, it may have been done, or may be yet ({last or 'no answer'})",
+                hint=f"ask again with --request-id {request_id}" if request_id else "look, and ask again",
+                request_id=request_id,
+            )
+        raise last or Unreachable(f"no answer within {budget_s:g} s from {', '.join(self._addresses)}", hint=CHECK_HINT)
 
     async def _once(
         self, method: str, address: str, path: str, body: Mapping[str, Any] | None, query: Mapping[str, str] | None
@@ -203,11 +219,11 @@ class Client:
                 answer: dict[str, Any] = msgspec.json.decode(await response.read())
                 return answer
         except (aiohttp.ClientError, ConnectionError) as error:
-            why = error.os_error.strerror if isinstance(error, aiohttp.ClientConnectorError) else error
-            raise Unreachable(
-                f"no answer from {address}: {why or type(error).__name__}",
-                hint="is the cluster running, and is the address right?",
-            ) from None
+            cause: object = error.os_error.strerror if isinstance(error, aiohttp.ClientConnectorError) else error
+            why = f"no answer from {address}: {cause or type(error).__name__}"
+            if method == "GET" or isinstance(error, aiohttp.ClientConnectorError):
+                raise Unreachable(why, hint=CHECK_HINT) from None
+            raise OutcomeUnknown(why, hint=CHECK_HINT) from None  # it broke after the call was sent
 
 
 def new_request_id() -> str:

@@ -141,7 +141,9 @@ def parse_scenario(text: str, source: str) -> Scenario:
     except tomllib.TOMLDecodeError as error:
         raise ScenarioInvalid(f"{source} is not TOML: {error}", hint="see the built-in ones: skerry chaos ls") from None
     except msgspec.ValidationError as error:
-        raise ScenarioInvalid(f"{source}: {error}", hint="see docs/reference for the fields of a scenario") from None
+        raise ScenarioInvalid(
+            f"{source}: {error}", hint="docs/chaos.md shows the fields; `skerry chaos ls` names scenarios to start from"
+        ) from None
     _check_load(scenario, source)
     _check_expect(scenario.expect, source)
     leases(scenario, source)

@@ -64,7 +64,9 @@ class Logs:
         if "." in name:
             allocation = state.allocation(key)
             if allocation is None:
-                raise AllocationNotFound(f"there is no allocation {key}", hint=f"see `skerry job show {key}`")
+                raise AllocationNotFound(
+                    f"there is no allocation {key}", hint=f"see `skerry job show {key.rpartition('.')[0] or key}`"
+                )
             if allocation["node"] is None:
                 raise AllocationNotFound(f"{key} was not placed yet", hint="see `skerry explain`")
             return {key: allocation["node"]}

@@ -111,7 +111,7 @@ def _matches(name: tuple[str, str], key: str, effect: str) -> bool:
 
 def _unknown(index: int, node: str) -> NodeResult:
     return NodeResult(
-        index=index, node=node, code="no-such-node", message=f"there is no node {node}", hint="list nodes with: node ls"
+        index=index, node=node, code="no-such-node", message=f"there is no node {node}", hint="see `skerry node ls`"
     )
 
 

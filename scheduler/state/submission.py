@@ -51,7 +51,7 @@ def stop(books: Books, index: int, command: StopJob) -> JobResult:
         return repeated
     if job is None:
         return JobResult(
-            index=index, job=name, code="no-such-job", message=f"there is no job {name}", hint="list jobs with: job ls"
+            index=index, job=name, code="no-such-job", message=f"there is no job {name}", hint="see `skerry job ls`"
         )
     outcome = "unchanged" if job.stopped else "stopped"
     if not job.stopped:

@@ -169,6 +169,8 @@ def exit_words(exit_: dict[str, Any] | None) -> str:
     """An exit as ``0``, ``code 3``, ``signal 9 (oom)`` or ``unknown (lost)``."""
     if not exit_:
         return "-"
+    if exit_.get("reason") == "start-failed":
+        return f"start-failed: {exit_.get('detail') or 'no reason was reported'}"
     if not exit_.get("status_known"):
         return f"unknown ({exit_.get('reason')})"
     what = f"signal {exit_['signal']}" if exit_.get("signal") else f"code {exit_.get('code')}"

@@ -11,6 +11,7 @@ import click
 from skerry.cli.common import DEV_DIRECTORY, output_option, print_json, progress
 from skerry.cli.daemons import break_option, known_breaks
 from skerry.dev.detached import start_detached, stop_detached
+from skerry.dev.layout import Plan, load_or_make_plan
 from skerry.errors import UsageError
 
 
@@ -18,11 +19,9 @@ from skerry.errors import UsageError
 @click.option(
     "--replicas",
     type=click.IntRange(1, 9),
-    default=3,
-    show_default=True,
-    help="Scheduler replicas: 1, 3 or 5 as a rule.",
+    help="Scheduler replicas: 1, 3 or 5 as a rule.  [default: 3, or what --dir was made with]",
 )
-@click.option("--agents", type=click.IntRange(0, 64), default=4, show_default=True, help="Node agents.")
+@click.option("--agents", type=click.IntRange(0, 64), help="Node agents.  [default: 4, or what --dir was made with]")
 @click.option(
     "--dir",
     "directory",
@@ -52,8 +51,8 @@ from skerry.errors import UsageError
 @click.pass_context
 def dev(
     ctx: click.Context,
-    replicas: int,
-    agents: int,
+    replicas: int | None,
+    agents: int | None,
     directory: Path,
     agent_cpu: str,
     agent_memory: str,
@@ -69,37 +68,26 @@ def dev(
     if ctx.invoked_subcommand is not None:
         ctx.obj = directory
         return None
-    if replicas % 2 == 0:
+    if replicas is not None and replicas % 2 == 0:
         raise UsageError(
             f"{replicas} replicas survive no more losses than {replicas - 1}", hint="ask for an odd number"
         )
     if breaks:
         known_breaks(breaks)
+    extra = _settings(settings)
+    home = directory.absolute()
+    plan = _plan(home, replicas, agents, agent_cpu, agent_memory)
     if detach:
-        arguments = ["--replicas", str(replicas), "--agents", str(agents)]
-        arguments += ["--agent-cpu", agent_cpu, "--agent-memory", agent_memory]
-        arguments += [word for setting in settings for word in ("--set", setting)]
+        arguments = [word for setting in settings for word in ("--set", setting)]
         arguments += [word for name in breaks for word in ("--break", name)]
-        _announce(start_detached(directory.absolute(), arguments, progress), output)
+        _announce(start_detached(home, arguments, progress), output)
         return 0
-    return _run(directory.absolute(), replicas, agents, agent_cpu, agent_memory, settings, breaks, output)
+    return _run(home, plan, extra, breaks, output)
 
 
-def _run(
-    directory: Path,
-    replicas: int,
-    agents: int,
-    cpu: str,
-    memory: str,
-    settings: tuple[str, ...],
-    breaks: tuple[str, ...],
-    output: str,
-) -> int:
-    import uvloop
-
-    from scheduler.units import UnitError, parse_cpu_millicores, parse_memory_bytes
-    from skerry.dev.layout import load_or_make_plan
-    from skerry.dev.supervisor import Supervisor
+def _settings(settings: tuple[str, ...]) -> dict[str, str]:
+    """``--set`` as dotted key → value, checked before anything is started."""
+    from cluster import config as configuration
 
     extra: dict[str, str] = {}
     for setting in settings:
@@ -107,11 +95,25 @@ def _run(
         if not equals or "." not in key:
             raise UsageError(f"--set {setting} is not a setting", hint="write --set section.key=value")
         extra[key] = value
+    configuration.load(None, {}, extra)
+    return extra
+
+
+def _plan(directory: Path, replicas: int | None, agents: int | None, cpu: str, memory: str) -> Plan:
+    """What to run: as the directory was made, or new."""
+    from scheduler.units import UnitError, parse_cpu_millicores, parse_memory_bytes
+
     try:
         capacity = parse_cpu_millicores(cpu), parse_memory_bytes(memory)
     except UnitError as error:
         raise UsageError(str(error), hint="--agent-cpu takes 500m or 2, --agent-memory 512Mi or 4Gi") from None
-    plan = load_or_make_plan(directory, replicas, agents, *capacity)
+    return load_or_make_plan(directory, replicas, agents, *capacity)
+
+
+def _run(directory: Path, plan: Plan, extra: dict[str, str], breaks: tuple[str, ...], output: str) -> int:
+    import uvloop
+
+    from skerry.dev.supervisor import Supervisor
 
     supervisor = Supervisor(directory, plan, extra, progress, known_breaks(breaks))
     uvloop.run(supervisor.run(lambda facts: _announce(facts, output)))

@@ -34,7 +34,7 @@ def list_jobs(target: Target) -> int:
 @click.option("--limits", is_flag=True, help="Show what the kernel holds each process to (on its own machine).")
 @target_options
 def show_job(target: Target, name: str, limits: bool) -> int:
-    """Show one job and every attempt of its allocations.
+    """Show one job and the newest attempt of each of its allocations.
 
     With --limits exits 1 when a process is held to something else than its job asks for.
     """

@@ -50,7 +50,7 @@ def list_nodes(target: Target) -> int:
 @click.argument("name")
 @target_options
 def show_node(target: Target, name: str) -> int:
-    """Show one node: capacity, bookings, use, allocations."""
+    """Show one node: capacity, bookings and use (with -o json its allocations too)."""
     answer = call(target, lambda client: client.node(name))
     if target.output == "json":
         print_json(answer)

@@ -24,8 +24,8 @@ LOCK = "dev.lock"
 START_S = 120.0
 STOP_S = 60.0
 POLL_S = 0.1
-READY_MARKS = ("ready:", "  ", "try:", "{")
-"""Beginnings of the supervisor's own announcement, which is not progress."""
+OTHER_MARKS = ("ready:", "  ", "try:", "{", "error:", "hint:")
+"""Beginnings of the supervisor's announcement and of its last words, which are not progress."""
 
 
 def facts_of(directory: Path) -> dict[str, Any] | None:
@@ -100,7 +100,7 @@ def start_detached(directory: Path, arguments: Sequence[str], say: Callable[[str
 def _show_progress(log_file: Path, shown: int, say: Callable[[str], None]) -> int:
     lines = log_file.read_text(encoding="utf-8", errors="replace").splitlines()
     for line in lines[shown:]:
-        if not line.startswith(READY_MARKS):
+        if not line.startswith(OTHER_MARKS):
             say(line)
     return len(lines)
 
@@ -113,7 +113,7 @@ def stop_detached(directory: Path) -> None:
     """
     facts = facts_of(directory)
     if facts is None:
-        raise DevError(f"no cluster runs in {directory}", hint="pass --dir")
+        raise DevError(f"no cluster runs in {directory}", hint="it has ended, or --dir names another directory")
     pid = facts["supervisor"]
     pidfd = os.pidfd_open(pid)
     try:

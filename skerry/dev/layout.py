@@ -33,6 +33,7 @@ HOST = "127.0.0.1"
 PORT_LOW, PORT_HIGH = 20_000, 31_000
 """Below the kernel's ephemeral range, so that a restarted process finds its port free."""
 PORT_TRIES = 200
+REPLICAS_DEFAULT, AGENTS_DEFAULT = 3, 4
 REPLICAS_MAX = 9
 AGENTS_MAX = 64
 
@@ -131,8 +132,10 @@ def port_is_free(port: int) -> bool:
     return True
 
 
-def load_or_make_plan(directory: Path, replicas: int, agents: int, cpu_millicores: int, memory_bytes: int) -> Plan:
-    """The plan kept in `directory`, or a new one.
+def load_or_make_plan(
+    directory: Path, replicas: int | None, agents: int | None, cpu_millicores: int, memory_bytes: int
+) -> Plan:
+    """The plan kept in `directory`, or a new one; None = as many as it was made with, or the defaults.
 
     Raises:
         DevError: the directory holds a cluster of another shape, something else, or its ports are taken.
@@ -144,6 +147,8 @@ def load_or_make_plan(directory: Path, replicas: int, agents: int, cpu_millicore
                 f"{directory} is not empty and holds no development cluster",
                 hint="pass an empty or new directory with --dir",
             )
+        replicas = REPLICAS_DEFAULT if replicas is None else replicas
+        agents = AGENTS_DEFAULT if agents is None else agents
         plan = make_plan(replicas, agents, cpu_millicores, memory_bytes)
         directory.mkdir(parents=True, exist_ok=True)
         write_private(file, json.dumps(msgspec.to_builtins(plan), indent=1))
@@ -152,7 +157,7 @@ def load_or_make_plan(directory: Path, replicas: int, agents: int, cpu_millicore
         plan = msgspec.json.decode(file.read_bytes(), type=Plan)
     except msgspec.MsgspecError as error:
         raise DevError(f"{file} is damaged: {error}", hint="remove the directory to start anew") from None
-    if (len(plan.replicas), len(plan.agents)) != (replicas, agents):
+    if replicas not in (None, len(plan.replicas)) or agents not in (None, len(plan.agents)):
         raise DevError(
             f"{directory} holds a cluster of {len(plan.replicas)} replicas and {len(plan.agents)} agents",
             hint=f"pass --replicas {len(plan.replicas)} --agents {len(plan.agents)}, or another --dir",

@@ -128,6 +128,8 @@ class Supervisor:
             await self._children[replica.id].start()
         self._say(f"{len(self._plan.replicas)} replicas started; waiting for a leader")
         leader = await self._until(self._leader, "no leader was elected")
+        if self._stopping.is_set():
+            return
         self._say(f"{leader} leads")
         for agent in self._plan.agents:
             await self._children[agent].start()

@@ -92,6 +92,7 @@ def _stopped(run: Run) -> bool | None:
         ("job", {"do": "stop", "index": 9, "job": "default/x", "outcome": "stopped"}),
         ("job", {"do": "submit", "index": 9, "job": "default/x", "outcome": "replaced"}),
         ("node", {"do": "lost", "index": 9, "node": "a1", "state": "lost"}),
+        ("node", {"do": "marks", "index": 9, "node": "a1", "taints": ["kill=1:NoExecute"]}),
         ("place", {"do": "bind", "index": 9, "allocation": "default/x.0", "epoch": 9, "node": "a2"}),
     ],
 )
@@ -106,9 +107,11 @@ def test_a_committed_order_accounts_for_a_stop(kind, fields):
         (50, "job", {"do": "stop", "index": 9, "job": "default/y", "outcome": "stopped"}),
         (50, "job", {"do": "submit", "index": 9, "job": "default/x", "outcome": "unchanged"}),
         (50, "node", {"do": "lost", "index": 9, "node": "a2", "state": "lost"}),
+        (50, "node", {"do": "marks", "index": 9, "node": "a1", "taints": ["keep=1:NoSchedule"]}),
+        (50, "node", {"do": "marks", "index": 9, "node": "a2", "taints": ["kill=1:NoExecute"]}),
         (150, "job", {"do": "stop", "index": 9, "job": "default/x", "outcome": "stopped"}),
     ],
-    ids=["older", "another-job", "nothing-changed", "another-node", "too-late"],
+    ids=["older", "another-job", "nothing-changed", "another-node", "stops-nothing", "another-nodes-taint", "too-late"],
 )
 def test_what_orders_something_else_does_not_account_for_a_stop(ms, kind, fields):
     assert _stopped(Run().start(10, "a1", 5).at(ms, "n1", kind, **fields)) is False

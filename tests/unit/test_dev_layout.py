@@ -25,6 +25,7 @@ def test_a_plan_is_kept_from_run_to_run_and_another_shape_is_refused(tmp_path):
     home = tmp_path / "cluster"
     first = layout.load_or_make_plan(home, 3, 1, 1000, 1 << 30)
     assert layout.load_or_make_plan(home, 3, 1, 1000, 1 << 30) == first
+    assert layout.load_or_make_plan(home, None, None, 1000, 1 << 30) == first, "without counts: as it was made"
     with pytest.raises(DevError, match="3 replicas and 1 agents"):
         layout.load_or_make_plan(home, 1, 1, 1000, 1 << 30)
 

@@ -13,7 +13,9 @@ ORDERED_END = "sandboxer stops its workloads"
 """What a sandboxer writes before it stops everything because it was told to end."""
 GIVEN = ("grant", "renew", "confirm")
 STOPPING_JOB = ("submit", "stop", "collect")
-STOPPING_NODE = ("lost", "taint", "state")
+STOPPING_NODE = ("lost", "state")
+EVICTING = ":NoExecute"
+"""How a taint ends that stops what runs and does not tolerate it."""
 
 
 def at_most_one_process(trace: Trace) -> Finding:
@@ -83,7 +85,8 @@ def _orders(trace: Trace) -> dict[str, list[Event]]:
         if event.f.get("do") in STOPPING_JOB and event.f.get("outcome") != "unchanged":
             found.setdefault(f"job {event.text('job')}", []).append(event)
     for event in trace.kind("node"):
-        if event.f.get("do") in STOPPING_NODE:
+        evicts = any(str(taint).endswith(EVICTING) for taint in event.f.get("taints") or ())
+        if event.f.get("do") in STOPPING_NODE or evicts:
             found.setdefault(f"node {event.text('node')}", []).append(event)
     for event in trace.kind("place"):
         if event.f.get("do") == "bind":
