@@ -87,8 +87,9 @@ def conclude(attempt: Attempt) -> str:
     status = attempt.status
     if attempt.failure:
         return "start-failed"
-    if attempt.oom_kills and status is not None and status.signal == SIGKILL:
-        return "oom"
+    by_itself = status is not None and status.known and not attempt.stop_ordered
+    if attempt.oom_kills and (by_itself or (status is not None and status.signal == SIGKILL)):
+        return "oom"  # also where the program ended by itself before the rest of it could be killed
     if attempt.fenced:
         return "lease"
     if attempt.stop_ordered:

@@ -254,8 +254,9 @@ async def test_a_workload_inherits_no_descriptor_no_ignored_signal_and_no_mask(r
     await rig.exited("default/fds.0")
     descriptors, signals = output(record).splitlines()
     assert descriptors == "['0', '1', '2', '3']"  # 3 is the listing itself
-    # Python itself ignores SIGPIPE and SIGXFSZ, nothing else is
-    assert [int(line.split(":")[1].strip(" \\n\t"), 16) for line in eval(signals)] == [0, (1 << 12) | (1 << 24)]
+    # Python ignores SIGPIPE and SIGXFSZ, nothing else is; 32 and 33 are the C library's own, beyond anyone's reach
+    masks = [int(line.split(":")[1].strip(" \\n\t"), 16) & ~(3 << 31) for line in eval(signals)]
+    assert masks == [0, (1 << 12) | (1 << 24)]
 
 
 async def test_an_environment_of_megabytes_travels_by_memfd(rig: Rig) -> None:
