@@ -11,6 +11,8 @@ node's owner is obeyed with the next dial, and forgotten with the one after.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 import aiohttp
 import structlog
@@ -26,6 +28,8 @@ FATAL_REFUSALS = frozenset({"bad-token", "wrong-cluster", "protocol-version"})
 """Waiting does not cure these."""
 PAUSE_FIRST_S = 0.1
 PAUSE_MAX_S = 3.0
+STEP_S_MAX = 10.0
+"""Last guard: no dial and no goodbye may hold up the next dial for longer, whatever a broken connection does."""
 ROUNDS_REFUSED_MAX = 2
 HTTP_CONNECTIONS_MAX = 4
 
@@ -128,7 +132,7 @@ class Dialer:
         address = self._rotation.address
         session: Session | None = None
         try:
-            session = await dial(http, address, self._token, self._host, self._tracer)
+            session = await _bounded(dial(http, address, self._token, self._host, self._tracer), address)
             self._rotation.accepted(session.replica)
             self._session = session
             await session.run(heartbeat_s=heartbeat_s, confirm_timeout_s=confirm_timeout_s)
@@ -146,7 +150,8 @@ class Dialer:
         finally:
             self._session = None
             if session is not None:
-                await session.goodbye("agent ends the session")
+                ending = asyncio.ensure_future(session.goodbye("agent ends the session"))
+                await asyncio.wait({ending}, timeout=STEP_S_MAX)  # a close that hangs is left behind
         raise AssertionError("a session only ends by an exception")
 
     def _refused(self, address: str, error: SkerryError) -> float:
@@ -160,3 +165,17 @@ class Dialer:
                 f"no replica admits this agent; {address} says {code}: {error.message}", hint=error.hint, refusal=code
             )
         return pause_s
+
+
+async def _bounded(dialling: Coroutine[Any, Any, Session], address: str) -> Session:
+    """The session, or SessionLost: also when a broken connection neither answers nor lets itself be cancelled."""
+    task = asyncio.ensure_future(dialling)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=STEP_S_MAX)
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    if not done:
+        task.cancel()
+        raise SessionLost(f"{address} did not answer within {STEP_S_MAX:g} s")
+    return task.result()
