@@ -29,7 +29,7 @@ FATAL_REFUSALS = frozenset({"bad-token", "wrong-cluster", "protocol-version"})
 PAUSE_FIRST_S = 0.1
 PAUSE_MAX_S = 3.0
 STEP_S_MAX = 10.0
-"""Last guard: no dial and no goodbye may hold up the next dial for longer, whatever a broken connection does."""
+"""Last guard: no dial may hold up the next one for longer, whatever a broken connection does."""
 ROUNDS_REFUSED_MAX = 2
 HTTP_CONNECTIONS_MAX = 4
 
@@ -150,8 +150,7 @@ class Dialer:
         finally:
             self._session = None
             if session is not None:
-                ending = asyncio.ensure_future(session.goodbye("agent ends the session"))
-                await asyncio.wait({ending}, timeout=STEP_S_MAX)  # a close that hangs is left behind
+                await session.goodbye("agent ends the session")
         raise AssertionError("a session only ends by an exception")
 
     def _refused(self, address: str, error: SkerryError) -> float:
@@ -174,6 +173,7 @@ async def _bounded(dialling: Coroutine[Any, Any, Session], address: str) -> Sess
         done, _ = await asyncio.wait({task}, timeout=STEP_S_MAX)
     except asyncio.CancelledError:
         task.cancel()
+        await asyncio.wait({task}, timeout=1.0)
         raise
     if not done:
         task.cancel()

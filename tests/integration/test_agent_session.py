@@ -25,6 +25,12 @@ from cluster.trace import Tracer
 from scheduler.model import Limits, Workload
 from scheduler.session import AgentHello, Assignment, SessionRefused, StopOrder
 
+# aiohttp warns of a connection that a refused dial leaves to the garbage collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Unclosed connection:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
 ALLOCATION = "default/web.0"
 
 
