@@ -23,9 +23,10 @@ from raft.errors import SkerryError, StoreError
 from raft.events import Proposal
 from raft.lanes import Job, Lane, LaneName
 from raft.messages import Message
-from raft.protocols import Clock, Dice, Observer, StateMachine, Transport
+from raft.protocols import Clock, Dice, Observer, StateMachine, Threads, Transport
 from raft.status import DriverStatus, status_of
 from raft.store.log_store import LogStore
+from raft.threads import SystemThreads
 from raft.turns import Turns
 from raft.writer import Filler, Writer, Written
 
@@ -35,7 +36,16 @@ _STOP_S = 10.0
 
 
 class Driver:
-    """One replica."""
+    """One replica.
+
+    Args:
+        config: of the core.
+        store: opened for this replica.
+        transport: takes messages for peers.
+        clock, dice, observer: as in `raft.protocols`.
+        machine: what committed entries are applied to.
+        threads: where the disk is waited for; the operating system's unless given.
+    """
 
     def __init__(
         self,
@@ -47,6 +57,7 @@ class Driver:
         dice: Dice,
         machine: StateMachine,
         observer: Observer,
+        threads: Threads | None = None,
     ) -> None:
         self._turns = Turns(
             config=config,
@@ -64,11 +75,12 @@ class Driver:
         self._turn_due = False
         self._tick = Alarm(clock, self._call_later, lambda: self._guard(self._turns.tick))
         self._expiry = Alarm(clock, self._call_later, self._on_expiry)
-        self._threads = asyncio.Semaphore(0)
+        threads = threads or SystemThreads()
+        self._threads_ended = asyncio.Semaphore(0)
         self._closed = asyncio.Event()
-        self._writer = Writer(store, clock, self._from_writer, self._from_thread_end)
-        self._filler = Filler(store, self._from_filler, self._from_thread_end)
-        self._lanes = {name: Lane(name, clock, self._from_lane, self._from_thread_end) for name in LaneName}
+        self._writer = Writer(store, clock, threads, self._from_writer, self._from_thread_end)
+        self._filler = Filler(store, threads, self._from_filler, self._from_thread_end)
+        self._lanes = {name: Lane(name, clock, threads, self._from_lane, self._from_thread_end) for name in LaneName}
 
     # -- for everybody ---------------------------------------------------------------------------
 
@@ -245,7 +257,7 @@ class Driver:
         self._from_thread(self._guard, self._turns.job_done, job)
 
     def _from_thread_end(self) -> None:
-        self._from_thread(self._threads.release)
+        self._from_thread(self._threads_ended.release)
 
     def _from_thread(self, work: Callable[..., None], *arguments: Any) -> None:
         assert self._loop is not None, "threads run only while the driver does"
@@ -297,7 +309,7 @@ class Driver:
         try:
             async with asyncio.timeout(_STOP_S):
                 for _ in threads:
-                    await self._threads.acquire()
+                    await self._threads_ended.acquire()
         except TimeoutError as error:
             raise StoreError("the last write did not end", hint="the disk hangs; check it") from error
         else:

@@ -5,13 +5,11 @@ Owns: jobs, one after another in each lane, and their answers.  Must not know: a
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from enum import StrEnum
-from queue import SimpleQueue
 from typing import Any
 
-from raft.protocols import Clock
+from raft.protocols import Clock, Threads
 
 
 class LaneName(StrEnum):
@@ -45,12 +43,12 @@ class Job:
 class Lane:
     """One thread; `done` is called in it after each job, `ended` once after `stop`."""
 
-    def __init__(self, name: LaneName, clock: Clock, done: Callable[[Job], None], ended: Callable[[], None]) -> None:
+    def __init__(
+        self, name: LaneName, clock: Clock, threads: Threads, done: Callable[[Job], None], ended: Callable[[], None]
+    ) -> None:
         self._clock = clock
         self._done = done
-        self._ended = ended
-        self._queue: SimpleQueue[Job | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=f"raft-snapshots-{name}", daemon=True)
+        self._thread = threads.worker(f"raft-snapshots-{name}", self._work, ended)
 
     def start(self) -> None:
         """Start the thread."""
@@ -58,14 +56,12 @@ class Lane:
 
     def submit(self, job: Job) -> None:
         """Queue a job; who makes jobs bounds how many there are."""
-        self._queue.put(job)
+        self._thread.submit(job)
 
     def stop(self) -> None:
         """End the thread after the jobs that are queued."""
-        self._queue.put(None)
+        self._thread.stop()
 
-    def _run(self) -> None:
-        while (job := self._queue.get()) is not None:
-            job.run(self._clock)
-            self._done(job)
-        self._ended()
+    def _work(self, job: Job) -> None:
+        job.run(self._clock)
+        self._done(job)

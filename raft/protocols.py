@@ -1,15 +1,18 @@
 """What consensus needs from the world, as protocols.
 
-Owns: the seams where clock, dice, disk, network and observation are injected.
+Owns: the seams where clock, dice, threads, disk, network and observation are injected.
 Must not know: any implementation.  Real ones live in `cluster`, simulated ones in `chaos`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
 
 from raft.messages import Entry, Message
+
+Item = TypeVar("Item")
+Item_contra = TypeVar("Item_contra", contravariant=True)
 
 
 class Clock(Protocol):
@@ -29,6 +32,34 @@ class Dice(Protocol):
 
     def token(self, size_bytes: int) -> bytes:
         """Unguessable bytes, for identities."""
+        ...
+
+
+class Worker(Protocol[Item_contra]):
+    """One thread beside the event loop, which works off what it is given, in order."""
+
+    def start(self) -> None:
+        """Begin; called once, before anything is submitted."""
+        ...
+
+    def submit(self, item: Item_contra) -> None:
+        """Queue one item; never blocks, as whoever submits bounds how many there are."""
+        ...
+
+    def stop(self) -> None:
+        """End after what is queued; called once."""
+        ...
+
+
+class Threads(Protocol):
+    """Where work goes that may block."""
+
+    def worker(self, name: str, work: Callable[[Item], None], ended: Callable[[], None]) -> Worker[Item]:
+        """A worker that is not started yet.
+
+        In its thread it calls `work` with each item, and `ended` once after `stop`; `work` does not raise.
+        Both get back to the event loop by ``call_soon_threadsafe`` alone.
+        """
         ...
 
 

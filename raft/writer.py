@@ -6,15 +6,13 @@ segments ahead.  Must not know: asyncio, the core, or what is done with the answ
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
 
 from msgspec import Struct
 
 from raft.effects import Persist
 from raft.messages import Base, Entry, HardState
-from raft.protocols import Clock
+from raft.protocols import Clock, Threads
 from raft.store.log_store import LogStore
 
 
@@ -65,14 +63,17 @@ class Writer:
     """One dedicated thread; `submit` one batch at a time, `done` is called in that thread."""
 
     def __init__(
-        self, store: LogStore, clock: Clock, done: Callable[[Written], None], ended: Callable[[], None]
+        self,
+        store: LogStore,
+        clock: Clock,
+        threads: Threads,
+        done: Callable[[Written], None],
+        ended: Callable[[], None],
     ) -> None:
         self._store = store
         self._clock = clock
         self._done = done
-        self._ended = ended
-        self._queue: SimpleQueue[Batch | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="raft-writer", daemon=True)
+        self._thread = threads.worker("raft-writer", self._work, ended)
 
     def start(self) -> None:
         """Start the thread."""
@@ -80,16 +81,14 @@ class Writer:
 
     def submit(self, batch: Batch) -> None:
         """Write `batch`; not before `done` was called for the last one."""
-        self._queue.put(batch)
+        self._thread.submit(batch)
 
     def stop(self) -> None:
         """End the thread after the write in flight; `ended` is called then."""
-        self._queue.put(None)
+        self._thread.stop()
 
-    def _run(self) -> None:
-        while (batch := self._queue.get()) is not None:
-            self._done(self._write(batch))
-        self._ended()
+    def _work(self, batch: Batch) -> None:
+        self._done(self._write(batch))
 
     def _write(self, batch: Batch) -> Written:
         store, started = self._store, self._clock.now_ns()
@@ -106,13 +105,15 @@ class Filler:
     """One thread that makes the next segment while the live one is written."""
 
     def __init__(
-        self, store: LogStore, done: Callable[[BaseException | None], None], ended: Callable[[], None]
+        self,
+        store: LogStore,
+        threads: Threads,
+        done: Callable[[BaseException | None], None],
+        ended: Callable[[], None],
     ) -> None:
         self._store = store
         self._done = done
-        self._ended = ended
-        self._queue: SimpleQueue[bool] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="raft-filler", daemon=True)
+        self._thread = threads.worker("raft-filler", self._work, ended)
         self.busy = False
 
     def start(self) -> None:
@@ -123,19 +124,17 @@ class Filler:
         """Make a spare segment, unless one is being made; `done` is called in the thread."""
         if not self.busy:
             self.busy = True
-            self._queue.put(True)
+            self._thread.submit(None)
 
     def stop(self) -> None:
         """End the thread after the segment at hand; `ended` is called then."""
-        self._queue.put(False)
+        self._thread.stop()
 
-    def _run(self) -> None:
-        while self._queue.get():
-            error: BaseException | None = None
-            try:
-                self._store.prepare_spare()
-            except BaseException as raised:
-                error = raised
-            self.busy = False
-            self._done(error)
-        self._ended()
+    def _work(self, _: None) -> None:
+        error: BaseException | None = None
+        try:
+            self._store.prepare_spare()
+        except BaseException as raised:
+            error = raised
+        self.busy = False
+        self._done(error)
