@@ -1,0 +1,120 @@
+"""The load as data: what clients ask of the cluster, and when.
+
+Owns: the kinds of calls and drawing a plan of them from the seed.
+Must not know: how a call is made (`clients`), or what is broken meanwhile.
+
+A plan holds at least fifty different jobs of every kind there is: batch and service, `keep` and
+`stop`, with priorities, selectors and tolerations, and one that fits nowhere for now.  Some calls
+are made twice under one request id, as a caller does that got no answer.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any, Final
+
+from msgspec import Struct
+
+from chaos.sim.swarm.profile import SPECIAL_TAINT, ZONES, Profile, stream
+
+JOBS: Final = (50, 58)
+START_MS: Final = 1_200
+CLIENT_TIMEOUT_MS: Final = 4_000
+
+
+class Call(Struct, frozen=True, omit_defaults=True):
+    """One call of one client.
+
+    `kind`: submit, stop, read, cordon, uncordon, label, taint, untaint.  `target` is a job or node name.
+    `replica` is where it is asked first.  `job` is the job file of a submit.
+    """
+
+    at_ms: int
+    kind: str
+    target: str
+    request: str
+    replica: str
+    job: dict[str, Any] = {}
+    twice: bool = False
+    """Asked again under the same request id, at another replica, whatever the first answer was."""
+
+
+def draw_load(profile: Profile) -> tuple[Call, ...]:
+    """The plan of the profile's seed, by time."""
+    dice = stream(profile.seed, "load")
+    end = profile.safety_ms
+    calls: list[Call] = []
+    for number in range(dice.randint(*JOBS)):
+        calls += _life(dice, profile, f"j{number}", dice.randint(START_MS, end - 1_000), end)
+    calls += _operations(dice, profile, end)
+    return tuple(sorted(calls, key=lambda call: (call.at_ms, call.request)))
+
+
+def job_names(calls: tuple[Call, ...]) -> tuple[str, ...]:
+    """Every job of a plan, in order of its first call."""
+    return tuple(dict.fromkeys(call.target for call in calls if call.kind == "submit"))
+
+
+def _life(dice: Random, profile: Profile, name: str, at_ms: int, end_ms: int) -> list[Call]:
+    """The calls about one job: submitted, perhaps read, replaced, stopped."""
+    batch = dice.random() < 0.55
+    job = _job(dice, name, batch)
+    calls = [_call(dice, profile, at_ms, "submit", name, 1, job=job, twice=dice.random() < 0.15)]
+    if dice.random() < 0.25:
+        calls.append(_call(dice, profile, dice.randint(at_ms, end_ms), "read", name, 2))
+    if not batch and dice.random() < 0.2:
+        changed = {**job, "env": {"VERSION": "2"}}
+        calls.append(_call(dice, profile, dice.randint(at_ms, end_ms), "submit", name, 3, job=changed))
+    if not batch and dice.random() < 0.5:
+        calls.append(_call(dice, profile, dice.randint(at_ms, end_ms), "stop", name, 4, twice=dice.random() < 0.1))
+    return calls
+
+
+def _call(dice: Random, profile: Profile, at_ms: int, kind: str, target: str, number: int, **more: Any) -> Call:
+    return Call(at_ms, kind, target, f"{target}.{number}", dice.choice(profile.replica_names), **more)
+
+
+def _job(dice: Random, name: str, batch: bool) -> dict[str, Any]:
+    """A job file.  The command's argument tells the simulated runtime how long it runs, and its end."""
+    job: dict[str, Any] = {
+        "name": name,
+        "kind": "batch" if batch else "service",
+        "replicas": dice.choice((1, 1, 1, 2, 3)),
+        "command": _command(dice, batch),
+        "resources": {
+            "requests": {"cpu": dice.choice(("50m", "100m", "250m")), "memory": dice.choice(("16Mi", "64Mi"))}
+        },
+        "on_disconnect": dice.choice(("keep", "stop", "stop")),
+        "terminationGracePeriodSeconds": dice.choice((0, 1, 2)),
+        "priority": dice.choice((0, 0, 0, 10, -5)),
+    }
+    if dice.random() < 0.15:
+        job["nodeSelector"] = {"zone": dice.choice(ZONES)}
+    if dice.random() < 0.2:
+        key, _, rest = SPECIAL_TAINT.partition("=")
+        value, _, effect = rest.partition(":")
+        job["tolerations"] = [{"key": key, "operator": "Equal", "value": value, "effect": effect}]
+    if batch:
+        job["backoffLimit"] = dice.choice((0, 2))
+    return job
+
+
+def _command(dice: Random, batch: bool) -> list[str]:
+    """``/bin/sim-run MS CODE``: runs so long, then exits so; a service runs until it is told to end."""
+    if batch:
+        return ["/bin/sim-run", str(dice.choice((50, 200, 1_000, 3_000))), dice.choice(("0", "0", "0", "0", "1"))]
+    return ["/bin/sim-run", "forever", "0"]
+
+
+def _operations(dice: Random, profile: Profile, end_ms: int) -> list[Call]:
+    """What an operator does to nodes; the first node stays plain, so that work always has a place."""
+    calls: list[Call] = []
+    for number in range(dice.randint(0, 3)):
+        node = dice.choice(profile.agent_names[1:])
+        at_ms = dice.randint(3_000, end_ms - 2_000)
+        until_ms = min(end_ms, at_ms + dice.randint(500, 6_000))
+        done, undone = dice.choice((("cordon", "uncordon"), ("taint", "untaint"), ("label", "label")))
+        replica = dice.choice(profile.replica_names)
+        calls.append(Call(at_ms, done, node, f"op{number}.1", replica))
+        calls.append(Call(until_ms, undone, node, f"op{number}.2", replica))
+    return calls
