@@ -22,7 +22,8 @@ from agents import inventory, lease
 from agents.dialer import Dialer
 from agents.errors import ForeignDirectory, NotAdmitted, SessionRejected, sole
 from agents.home import Home
-from agents.logs import Logs
+from agents.log_files import LogFiles
+from agents.logs import Logs, ReadOutput
 from agents.reconcile import Reconciler
 from agents.reporter import Reporter
 from agents.runner import Runner
@@ -35,6 +36,7 @@ from cluster.dice import SystemDice
 from cluster.errors import ConfigError
 from cluster.trace import Tracer, new_incarnation
 from raft.errors import SkerryError
+from raft.protocols import Clock, Dice
 from scheduler.session import (
     PROTOCOL_VERSION,
     AgentHello,
@@ -62,7 +64,15 @@ class Agent:
     """The state of one agent process; is the `agents.session.Host` of its sessions."""
 
     def __init__(
-        self, settings: AgentSettings, home: Home, tracer: Tracer, connect: Callable[[], Awaitable[SandboxClient]]
+        self,
+        settings: AgentSettings,
+        home: Home,
+        tracer: Tracer,
+        connect: Callable[[], Awaitable[SandboxClient]],
+        *,
+        clock: Clock | None = None,
+        dice: Dice | None = None,
+        read_output: ReadOutput | None = None,
     ) -> None:
         self.news = asyncio.Event()
         self._connect = connect
@@ -72,13 +82,13 @@ class Agent:
         self._capacity = inventory.capacity(
             cpu_millicores=settings.cpu_millicores, memory_bytes=settings.memory_bytes, pids=settings.pids
         )
-        self._boot_id = inventory.boot_id()
+        self._clock = clock or SystemClock()
         self._reconciler = Reconciler()
         self._reporter = Reporter()
         self._usage = UsageBook()
         self._lease = lease.LeaseLog(tracer.heartbeat_sample)
-        self._logs = Logs(home.directory, self._reconciler.live_epochs)
-        self._dialer = Dialer(settings.replicas, settings.token, self, tracer, SystemDice())
+        self._logs = Logs(read_output or LogFiles(home.directory).read, self._reconciler.live_epochs)
+        self._dialer = Dialer(settings.replicas, settings.token, self, tracer, dice or SystemDice())
         self._client: SandboxClient | None = None
         self._runner: Runner | None = None
         self._committed = asyncio.Event()
@@ -181,12 +191,16 @@ class Agent:
 
     # What sessions ask of their host.
 
+    def now_ns(self) -> int:
+        """The clock of renewals and deadlines."""
+        return lease.now_ns(self._clock)
+
     def hello(self) -> AgentHello:
         """Who this node is; the incarnation is the sandboxer's."""
         assert self._client is not None, "sessions exist only with a sandboxer"
         about = self._client.hello
         return AgentHello(
-            PROTOCOL_VERSION, self._settings.node, about.incarnation, self._boot_id, self._home.cluster_id,
+            PROTOCOL_VERSION, self._settings.node, about.incarnation, about.boot_id, self._home.cluster_id,
             self._capacity, about.isolation, about.isolation_why, self._settings.address,
             labels=self._settings.labels, taints=self._settings.taints,
             installation=self._home.installation,
@@ -218,7 +232,7 @@ class Agent:
         deadline_ns = lease.deadline_ns(sent_ns, message.lease_ms * lease.MS_NS)
         if self._runner is not None:
             self._runner.renew(deadline_ns, message.registration)
-        what = self._lease.confirmed(lease.now_ns(), deadline_ns, message.registration)
+        what = self._lease.confirmed(self.now_ns(), deadline_ns, message.registration)
         if what:
             self._tracer.emit(
                 "lease", do=what, node=self._settings.node, number=message.number, deadline_ns=deadline_ns,

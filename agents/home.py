@@ -1,24 +1,24 @@
 """The agent's data directory: who owns it, and which cluster it worked for.
 
-Owns: the lock that keeps a second agent out, and ``agent.json``.
-Must not know: sessions, or the sandboxer's files beside it.
+Owns: what ``agent.json`` says, and whom it turns away.
+Must not know: sessions, the sandboxer's files beside it, or how it lies on disk (`agents.home_files`).
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 from pathlib import Path
 from typing import Self
 
 import msgspec
 from msgspec import Struct
 
-from agents.errors import DirectoryInUse, ForeignDirectory
+from agents.errors import ForeignDirectory
+from agents.home_files import IDENTITY_NAME, HomeFiles, LockedDirectory
+from cluster.dice import SystemDice
+from raft.protocols import Dice
 
 FORMAT = 1
-LOCK_NAME = "agent.lock"
-IDENTITY_NAME = "agent.json"
+INSTALLATION_BYTES = 8
 
 
 class Identity(Struct, frozen=True):
@@ -34,37 +34,43 @@ class Identity(Struct, frozen=True):
 
 
 class Home:
-    """An open, locked data directory; the lock goes with the process, however it ends."""
+    """An open, locked data directory."""
 
-    def __init__(self, directory: Path, lock: int, identity: Identity) -> None:
+    def __init__(self, directory: Path, files: HomeFiles, identity: Identity) -> None:
         self.directory = directory
-        self._lock = lock
+        self._files = files
         self._identity = identity
 
     @classmethod
-    def open(cls, directory: Path, *, node: str, cluster_name: str) -> Self:
+    def open(
+        cls, directory: Path, *, node: str, cluster_name: str, files: HomeFiles | None = None, dice: Dice | None = None
+    ) -> Self:
         """Create or open `directory` for this node.
+
+        Args:
+            directory: the agent's own.
+            node: the node it is for.
+            cluster_name: the cluster it is for.
+            files: in place of the real directory's.
+            dice: in place of the kernel's.
 
         Raises:
             DirectoryInUse: another agent is alive in it.
             ForeignDirectory: it belongs to another node or cluster, to a newer version, or is damaged.
             OSError: it cannot be created or written.
         """
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        files = files or LockedDirectory.open(directory)
         try:
-            _lock(lock, directory)
-            identity = _read(directory / IDENTITY_NAME)
-            if identity is None:
-                identity = Identity(FORMAT, node, cluster_name, "")
+            identity = _read(files, directory) or Identity(FORMAT, node, cluster_name, "")
             _check(identity, directory, node, cluster_name)
             if not identity.installation:
-                identity = msgspec.structs.replace(identity, installation=os.urandom(8).hex())
-                _write(directory, identity)
+                token = (dice or SystemDice()).token(INSTALLATION_BYTES).hex()
+                identity = msgspec.structs.replace(identity, installation=token)
+                _write(files, identity)
         except BaseException:
-            os.close(lock)
+            files.close()
             raise
-        return cls(directory, lock, identity)
+        return cls(directory, files, identity)
 
     @property
     def cluster_id(self) -> str:
@@ -90,37 +96,28 @@ class Home:
                 hint="give this agent the replicas of its own cluster, or an empty directory",
             )
         self._identity = msgspec.structs.replace(self._identity, cluster_id=cluster_id)
-        _write(self.directory, self._identity)
+        _write(self._files, self._identity)
 
     def close(self) -> None:
         """Let another agent in."""
-        os.close(self._lock)
+        self._files.close()
 
 
-def _lock(handle: int, directory: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.pread(handle, 32, 0).decode("ascii", errors="replace").strip() or "unknown"
-        raise DirectoryInUse(
-            f"another agent (pid {owner}) works in {directory}",
-            hint="stop that agent first, or give this one a directory of its own",
-        ) from None
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"{os.getpid()}\n".encode("ascii"), 0)
-
-
-def _read(path: Path) -> Identity | None:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+def _read(files: HomeFiles, directory: Path) -> Identity | None:
+    data = files.read()
+    if data is None:
         return None
     try:
         return msgspec.json.decode(data, type=Identity)
     except msgspec.DecodeError as error:
         raise ForeignDirectory(
-            f"{path} is damaged: {error}", hint="restore it, or remove it once no workload of this node runs"
+            f"{directory / IDENTITY_NAME} is damaged: {error}",
+            hint="restore it, or remove it once no workload of this node runs",
         ) from None
+
+
+def _write(files: HomeFiles, identity: Identity) -> None:
+    files.replace(msgspec.json.encode(identity) + b"\n")
 
 
 def _check(identity: Identity, directory: Path, node: str, cluster_name: str) -> None:
@@ -135,20 +132,3 @@ def _check(identity: Identity, directory: Path, node: str, cluster_name: str) ->
                 f"{directory} belongs to {what} {theirs!r}, this agent is configured for {mine!r}",
                 hint="use the directory's own configuration, or an empty directory",
             )
-
-
-def _write(directory: Path, identity: Identity) -> None:
-    """Replace ``agent.json`` whole and durably: a crash leaves the old or the new one."""
-    temporary = directory / f".{IDENTITY_NAME}.new"
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(handle, msgspec.json.encode(identity) + b"\n")
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    os.replace(temporary, directory / IDENTITY_NAME)
-    parent = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)

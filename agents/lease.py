@@ -9,8 +9,9 @@ from its receipt, which is later, so it never gives up a node that still believe
 
 from __future__ import annotations
 
-import time
 from typing import Final
+
+from raft.protocols import Clock
 
 MS_NS: Final = 1_000_000
 RENEWALS_PER_LEASE: Final = 8
@@ -19,9 +20,9 @@ CONFIRM_TIMEOUT_S: Final = 3.0
 """Patience with a replica that does not say how long a lease is."""
 
 
-def now_ns() -> int:
-    """CLOCK_BOOTTIME: it goes on while the machine sleeps, as the leader's clock does."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+def now_ns(clock: Clock) -> int:
+    """The clock that leases count on: it goes on while the machine sleeps, as the leader's does."""
+    return clock.now_ns()
 
 
 def deadline_ns(sent_ns: int, lease_ns: int) -> int:

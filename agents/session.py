@@ -77,6 +77,10 @@ class Host(Protocol):
     news: asyncio.Event
     """Set when `next_status` may have something."""
 
+    def now_ns(self) -> int:
+        """Nanoseconds on CLOCK_BOOTTIME, which leases count on."""
+        ...
+
     def hello(self) -> AgentHello:
         """Who this node is now."""
         ...
@@ -163,7 +167,7 @@ class Session:
             confirm_timeout_s: patience without a confirmation; 0 = a third of the lease.
         """
         heartbeat_s, confirm_timeout_s = lease.pace(self.lease_ms, heartbeat_s, confirm_timeout_s)
-        self._confirmed_ns = lease.now_ns()
+        self._confirmed_ns = self._host.now_ns()
         why = "this agent ends it"
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -209,12 +213,12 @@ class Session:
 
     async def _beat(self, heartbeat_s: float, confirm_timeout_s: float) -> None:
         while True:
-            silent_s = (lease.now_ns() - self._confirmed_ns) / 1e9
+            silent_s = (self._host.now_ns() - self._confirmed_ns) / 1e9
             if silent_s > confirm_timeout_s:
                 raise SessionLost(f"{self._replica} confirmed no heartbeat for {silent_s:.1f} s")
             if not self._outbox.full():
                 beat = self._host.next_heartbeat()
-                self._sent_ns[beat.number] = lease.now_ns()
+                self._sent_ns[beat.number] = self._host.now_ns()
                 self._outbox.put_nowait(beat)
             await asyncio.sleep(heartbeat_s)
 

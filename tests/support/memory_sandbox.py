@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
+from agents import inventory
 from agents.sandbox_client import SandboxerGone, SandboxerRefused, Usage, WorkloadEvent, WorkloadRecord
 from scheduler.model import Exit
 from scheduler.session import Assignment
@@ -61,8 +62,9 @@ class MemoryClient:
         self._events: asyncio.Queue[WorkloadEvent | None] = asyncio.Queue(1000)
         self.incarnation = sandboxer.incarnation
         self.hello: Any = SimpleNamespace(
-            incarnation=sandboxer.incarnation, isolation="memory", isolation_why="a test", sequence=sandboxer.sequence
-        )
+            incarnation=sandboxer.incarnation, isolation="memory", isolation_why="a test", sequence=sandboxer.sequence,
+            boot_id=inventory.boot_id(),
+        )  # fmt: skip
 
     def tell(self, event: WorkloadEvent | None) -> None:
         self._events.put_nowait(event)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agents.log_files import LogFiles
 from agents.logs import LINE_BYTES_MAX, Cursor, Logs, Place, cursor_from, cursor_text, split_lines
 from scheduler.session import LogsRequest
 
@@ -22,7 +23,7 @@ class Node:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.live: tuple[int, ...] = ()
-        self.logs = Logs(directory, lambda allocation: self.live)
+        self.logs = Logs(LogFiles(directory).read, lambda allocation: self.live)
 
     def file(self, stream: str = "stdout", epoch: int = 5) -> Path:
         path = self.directory / "allocations" / f"default_web.0@{epoch}" / stream
@@ -138,7 +139,7 @@ def test_following_ends_when_the_workload_has_ended(node):
         asked.append(1)
         return (5,) if len(asked) < 3 else ()
 
-    logs = Logs(node.directory, live)
+    logs = Logs(LogFiles(node.directory).read, live)
     reply = asyncio.run(asyncio.wait_for(logs.answer(LogsRequest(1, ALLOCATION, "", 10, 20_000)), 10))
     assert (reply.lines, reply.ended) == ((), True)
 
