@@ -35,6 +35,7 @@ from cluster.config import Loaded
 from cluster.dice import SystemDice
 from cluster.errors import ConfigError
 from cluster.trace import Tracer, new_incarnation
+from cluster.trace_writer import file_tracer
 from raft.errors import SkerryError
 from raft.protocols import Clock, Dice
 from scheduler.session import (
@@ -311,7 +312,7 @@ async def run_agent(loaded: Loaded) -> int:
 async def _run(settings: AgentSettings, stop: asyncio.Event) -> int:
     home = Home.open(settings.directory, node=settings.node, cluster_name=settings.cluster)
     try:
-        tracer = Tracer(
+        tracer = file_tracer(
             settings.node,
             settings.trace_directory,
             SystemClock(),

@@ -1,8 +1,8 @@
-"""One trace: every process writes what happened as JSON lines (DESIGN.md §10).
+"""One trace: what every process of a cluster says that happened (DESIGN.md §10).
 
-Owns: the common fields, the Lamport and hybrid logical clocks of this process, and the
-buffer between the event loop and the writer.  Must not know: what any kind of event means,
-how files are written (`cluster.trace_writer`), or how traces are read (`chaos`).
+Owns: the common fields, and the Lamport and hybrid logical clocks of this process.
+Must not know: what any kind of event means, where records go (`cluster.trace_writer` puts them into
+files), or how traces are read (`chaos`).
 
 A line is ``{"i", "t", "n", "inc", "lc", "hlc", "k", …fields}``.  Runs are merged by
 ``(hlc, n, inc, i)``.  An event reference is ``n/inc/i``; a message id is ``n/inc/counter``,
@@ -13,23 +13,41 @@ missing: unknown, never evidence.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from pathlib import Path
 from typing import Any, Protocol
 
 from cluster.clock import WallClock
-from cluster.trace_writer import Record, TraceWriter
 
 HEARTBEAT_SAMPLE_DEFAULT = 50
-ROLL_BYTES_DEFAULT = 64 << 20
-BUFFER_EVENTS_MAX = 65_536
-"""Events waiting for the writer; more are dropped and counted in a note."""
 
 PROCESS_META: dict[str, Any] = {}
-"""Fields that every trace of this process opens with; filled before anything starts (deliberate bugs in force)."""
+"""Fields that every trace file of this process opens with; filled before anything starts (deliberate bugs in force)."""
 
 _LOGICAL_BITS = 16
 _INCARNATION_BYTES = 4
+
+Record = tuple[int, int, int, int, str, dict[str, Any]]
+"""(i, Unix nanoseconds, Lamport, hybrid clock, kind, fields), as `Tracer.emit` makes them."""
+
+
+class Sink(Protocol):
+    """Where the records of one process go."""
+
+    @property
+    def lost(self) -> int:
+        """Records that nobody will ever read."""
+        ...
+
+    def put(self, record: Record) -> bool:
+        """Take one record; False when there is no room.  Never raises, never blocks."""
+        ...
+
+    def flush(self, timeout_s: float) -> bool:
+        """Hand everything taken so far to whoever keeps it; False if that took too long."""
+        ...
+
+    def close(self, timeout_s: float) -> None:
+        """Keep what was taken, and take no more."""
+        ...
 
 
 class TokenSource(Protocol):
@@ -45,66 +63,72 @@ def new_incarnation(dice: TokenSource) -> str:
     return dice.token(_INCARNATION_BYTES).hex()
 
 
+def hybrid_floor(wall_ns: int) -> int:
+    """The lowest hybrid clock of a moment: its milliseconds, shifted."""
+    return (wall_ns // 1_000_000) << _LOGICAL_BITS
+
+
+def opening(node: str, incarnation: str, wall_ns: int, meta: dict[str, Any]) -> dict[str, Any]:
+    """The meta event that a trace opens with; `wall_ns` from before its first event, so that it sorts first."""
+    return {
+        "i": 0,
+        "t": round(wall_ns / 1e9, 6),
+        "n": node,
+        "inc": incarnation,
+        "lc": 0,
+        "hlc": hybrid_floor(wall_ns),
+        "k": "meta",
+        "version": 1,
+        "clock": "realtime",
+        **meta,
+    }
+
+
 class Tracer:
     """The trace of one process; satisfies `raft.protocols.Observer`.
 
-    Not thread-safe: `emit` belongs to the event loop's thread.  The writer takes records from the
-    other end of a deque, whose single appends and pops are atomic.
+    Not thread-safe: it belongs to the event loop's thread.
 
     Args:
         node: id of this process in the trace (``n1``, ``a3``, ``proxy``).
-        directory: where the files go; None turns the trace off, and `emit` costs nothing.
+        sink: takes the records; None turns the trace off, and `emit` costs nothing.
         clock: only its wall time is read.
         incarnation: names this life of the process (`new_incarnation`).
-        roll_bytes: a file this large is followed by the next one.
         heartbeat_sample: links trace one in this many heartbeats (0 = none).
-        meta: fields of the meta event that opens each file (seed, backend, scenario, nodes …).
     """
 
     def __init__(
         self,
         node: str,
-        directory: Path | None,
+        sink: Sink | None,
         clock: WallClock,
         *,
         incarnation: str,
-        roll_bytes: int = ROLL_BYTES_DEFAULT,
         heartbeat_sample: int = HEARTBEAT_SAMPLE_DEFAULT,
-        meta: dict[str, Any] | None = None,
     ) -> None:
         self.node = node
         self.incarnation = incarnation
         self.heartbeat_sample = heartbeat_sample
-        self.enabled = directory is not None
+        self.enabled = sink is not None
+        self._sink = sink
+        self._put = sink.put if sink is not None else _nowhere
         self._wall_ns = clock.wall_ns
-        self._started_wall_ns = clock.wall_ns()
         self._prefix = f"{node}/{incarnation}/"
         self._events = 0
         self._messages = 0
         self._lamport = 0
         self._hlc = 0
-        self._dropped = 0
-        self._buffer: deque[Record] = deque()
-        self._writer: TraceWriter | None = None
-        if directory is not None:
-            self._meta = {**(meta or {}), **PROCESS_META}
-            self._writer = TraceWriter(
-                directory, node, incarnation, roll_bytes=roll_bytes, take=self._take, first_line=self._meta_record
-            )
-            self._writer.start()
 
     def emit(self, kind: str, /, **fields: Any) -> str:
         """Record one event and return its reference; "" while the trace is off.  Never raises, never blocks."""
         if not self.enabled:
             return ""
-        if len(self._buffer) >= BUFFER_EVENTS_MAX:
-            self._dropped += 1
-            return ""
         index = self._events + 1
-        self._events = index
         self._lamport += 1
         wall_ns = self._wall_ns()
-        self._buffer.append((index, wall_ns, self._lamport, self._tick(wall_ns), kind, fields))
+        if not self._put((index, wall_ns, self._lamport, self._tick(wall_ns), kind, fields)):
+            return ""
+        self._events = index
         return self._prefix + str(index)
 
     def stamp_send(self) -> tuple[str, int, int]:
@@ -136,17 +160,17 @@ class Tracer:
     @property
     def dropped(self) -> int:
         """Events lost so far, to a full buffer or a full disk."""
-        return self._dropped + (self._writer.lost if self._writer is not None else 0)
+        return self._sink.lost if self._sink is not None else 0
 
     def flush(self, timeout_s: float = 5.0) -> bool:
-        """Block until everything emitted so far is handed to the kernel; False if that took too long."""
-        return self._writer is None or self._writer.flush(timeout_s)
+        """Block until everything emitted so far is handed on, to the kernel say; False if that took too long."""
+        return self._sink is None or self._sink.flush(timeout_s)
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Write what is left and stop the writer; later events are ignored."""
-        if self._writer is not None:
+        """Hand on what is left; later events are ignored."""
+        if self._sink is not None:
             self.enabled = False
-            self._writer.close(timeout_s)
+            self._sink.close(timeout_s)
 
     async def run(self) -> None:
         """Keep until cancelled, then write what is left; for a TaskGroup."""
@@ -161,23 +185,7 @@ class Tracer:
         self._hlc = physical if physical > self._hlc else self._hlc + 1
         return self._hlc
 
-    def _take(self) -> tuple[list[Record], int]:
-        """Called by the writer's thread: the waiting records, and how many were dropped before now."""
-        buffer = self._buffer
-        return [buffer.popleft() for _ in range(len(buffer))], self._dropped
 
-    def _meta_record(self) -> dict[str, Any]:
-        """Called by the writer's thread for the first line of each file."""
-        wall_ns = self._started_wall_ns  # before every event, so that it sorts first
-        return {
-            "i": 0,
-            "t": round(wall_ns / 1e9, 6),
-            "n": self.node,
-            "inc": self.incarnation,
-            "lc": 0,
-            "hlc": (wall_ns // 1_000_000) << _LOGICAL_BITS,
-            "k": "meta",
-            "version": 1,
-            "clock": "realtime",
-            **self._meta,
-        }
+def _nowhere(record: Record) -> bool:
+    """The sink of a trace that is off."""
+    return False

@@ -12,22 +12,17 @@ seen to be gone.
 from __future__ import annotations
 
 import asyncio
-import gc
-from pathlib import Path
 
 import structlog
 from aiohttp import web
 
-from cluster.clock import SystemClock
-from cluster.dice import SystemDice
+from cluster.host import Host, SystemHost
 from cluster.metrics import Metrics
 from cluster.security import Authority, Scope
 from cluster.settings import Config
 from cluster.sockets import Listener, ListenLimits, listen
-from cluster.trace import Tracer, new_incarnation
 from cluster.transport import LinkIdentity, Links
 from raft.core import CoreConfig
-from raft.disk import RealDisk
 from raft.driver import Driver
 from raft.effects import RoleChanged
 from raft.errors import StoreCorrupt
@@ -56,7 +51,6 @@ from scheduler.shards import OwnerKeeper
 from scheduler.state import State
 
 STOP_S = 1.8
-GC_FIRST_GENERATION = 50_000
 LINK_PROVEN_MS = 1_500
 """A link whose last proof is older does not count."""
 LINKS_REQUESTS_MIN = 1024
@@ -69,33 +63,32 @@ class Replica:
     Args:
         config: checked configuration.
         log: for people.
+        host: the machine it runs on; this one unless given.
 
     Raises:
         StoreError: the data directory cannot be used (locked, foreign, too new, damaged …).
     """
 
-    def __init__(self, config: Config, log: structlog.stdlib.BoundLogger) -> None:
+    def __init__(self, config: Config, log: structlog.stdlib.BoundLogger, host: Host | None = None) -> None:
         mine = config.replica
+        self._host = host = host or SystemHost()
         self.config = config
         self.node = mine.id
         self._log = log
-        self._clock = SystemClock()
+        self._clock = host.clock
         self._stop = asyncio.Event()
         self._listeners: list[Listener] = []
-        dice = SystemDice()
         store = LogStore.open(
-            RealDisk(Path(mine.dir)),
+            host.disk(mine.dir),
             node_id=mine.id,
             cluster_name=config.cluster.name,
-            dice=dice,
+            dice=host.dice,
             segment_bytes=config.raft.segment_bytes,
             retire_damaged=len(mine.peers) > 1,  # alone, there is nobody to learn from
         )
-        self.tracer = Tracer(
+        self.tracer = host.tracer(
             mine.id,
-            Path(config.trace.dir) if config.trace.dir else None,
-            self._clock,
-            incarnation=new_incarnation(dice),
+            config.trace.dir,
             roll_bytes=config.trace.roll_bytes,
             heartbeat_sample=config.trace.heartbeat_sample,
             meta={"nodes": sorted(mine.peers), "backend": "process", "role": "replica"},
@@ -112,7 +105,7 @@ class Replica:
             token=config.security.link_token,
             tracer=self.tracer,
             clock=self._clock,
-            dice=dice,
+            dice=host.dice,
             deliver=self._deliver,
             serve=self._serve,
             requests_max=max(config.links.requests_max, LINKS_REQUESTS_MIN),
@@ -122,9 +115,10 @@ class Replica:
             store=store,
             transport=self.links,
             clock=self._clock,
-            dice=dice,
+            dice=host.dice,
             machine=self.machine,
             observer=self.tracer,
+            threads=host.threads,
         )
         self.proposals = Proposals(
             node=mine.id,
@@ -274,7 +268,7 @@ class Replica:
                         ("driver", self.driver.run()),
                     )
                 ]
-                self._tame()
+                self._host.settle()
                 await self._stop.wait()
                 await self._close()
                 for part in parts:
@@ -294,12 +288,6 @@ class Replica:
         self._listeners.append(await serve(self.config, self.services, self.events, self.metrics, self._leader))
         links, api = (listener.address for listener in self._listeners)
         self._log.info("listening", links=links, api=api)
-
-    def _tame(self) -> None:
-        """Keep the garbage collector from walking what was made at start."""
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GC_FIRST_GENERATION, 20, 50)
 
     async def _close(self) -> None:
         """End in order: callers first, then consensus, then the links."""

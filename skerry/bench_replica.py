@@ -22,7 +22,8 @@ from aiohttp import web
 from cluster.clock import SystemClock
 from cluster.dice import SystemDice
 from cluster.sockets import listen
-from cluster.trace import Tracer, new_incarnation
+from cluster.trace import new_incarnation
+from cluster.trace_writer import file_tracer
 from cluster.transport import LinkIdentity, Links
 from raft.core import CoreConfig
 from raft.disk import RealDisk
@@ -78,7 +79,7 @@ class BenchReplica:
             identity=LinkIdentity(config["id"], store.store_id, CLUSTER, lambda: self.driver.status().cluster_id),
             peers=config["peers"],
             token=config["token"],
-            tracer=Tracer(config["id"], None, self.clock, incarnation=new_incarnation(dice)),
+            tracer=file_tracer(config["id"], None, self.clock, incarnation=new_incarnation(dice)),
             clock=self.clock,
             dice=dice,
             deliver=lambda sender, message, store: self.driver.receive(sender, message, store),

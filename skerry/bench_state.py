@@ -15,8 +15,8 @@ import threading
 import time
 from typing import Any
 
+from cluster.host import GC_FIRST_GENERATION
 from scheduler import commands
-from scheduler.assembly import GC_FIRST_GENERATION
 from scheduler.model import Capacity, Limits, ResolvedJob, RestartPolicy, Workload
 from scheduler.replica import SWITCH_INTERVAL_S
 from scheduler.state import State

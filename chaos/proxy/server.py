@@ -22,7 +22,8 @@ from chaos.proxy.registry import Registry
 from chaos.proxy.toxic import BadRequest, parse_address
 from cluster.clock import SystemClock
 from cluster.dice import SystemDice
-from cluster.trace import Tracer, new_incarnation
+from cluster.trace import new_incarnation
+from cluster.trace_writer import file_tracer
 
 PROXIES_FILE_BYTES_MAX = 4 << 20
 SHUTDOWN_S = 2.0
@@ -73,7 +74,7 @@ async def run_proxy(config: ProxyConfig, *, stop: asyncio.Event | None = None) -
     log = structlog.get_logger("chaos.proxy")
     stop = stop or _stop_on_signals()
     incarnation = new_incarnation(SystemDice())
-    tracer = Tracer(
+    tracer = file_tracer(
         config.node,
         config.trace,
         SystemClock(),

@@ -29,6 +29,7 @@ from chaos.trace.reader import read_trace
 from cluster.clock import SystemClock
 from cluster.dice import SystemDice
 from cluster.trace import Tracer, new_incarnation
+from cluster.trace_writer import file_tracer
 from raft.errors import SkerryError
 
 STEADY_TIMEOUT_S = 15.0
@@ -71,7 +72,7 @@ async def run_scenario(
     chosen = scenario.seed if seed is None else seed
     incarnation = new_incarnation(SystemDice())
     meta = {"backend": "proxy", "scenario": scenario.name, "seed": chosen}
-    tracer = Tracer("client", cluster.trace, SystemClock(), incarnation=incarnation, meta=meta)
+    tracer = file_tracer("client", cluster.trace, SystemClock(), incarnation=incarnation, meta=meta)
     headers = {"Authorization": f"Bearer {cluster.token}"}
     try:
         async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0)) as session:

@@ -21,7 +21,7 @@ from agents.reconcile import ENDED_KEPT
 from agents.sandbox_client import SandboxerRefused, SandboxerUnavailable
 from agents.settings import AgentSettings
 from cluster.clock import SystemClock
-from cluster.trace import Tracer
+from cluster.trace_writer import file_tracer
 from scheduler.model import Limits, Workload
 from scheduler.session import AgentHello, Assignment, SessionRefused, StopOrder
 
@@ -66,7 +66,7 @@ class Running:
 @asynccontextmanager
 async def agent(settings: AgentSettings, sandboxer: MemorySandboxer) -> AsyncIterator[Running]:
     home = Home.open(settings.directory, node=settings.node, cluster_name=settings.cluster)
-    tracer = Tracer(settings.node, settings.trace_directory, SystemClock(), incarnation="0badcafe")
+    tracer = file_tracer(settings.node, settings.trace_directory, SystemClock(), incarnation="0badcafe")
     stop = asyncio.Event()
 
     async def connect():
@@ -432,7 +432,7 @@ async def test_a_sandboxer_that_cannot_be_started_ends_the_agent_with_its_reason
 
     settings = settings_for(tmp_path, replica)
     home = Home.open(settings.directory, node="a1", cluster_name="test")
-    tracer = Tracer("a1", None, SystemClock(), incarnation="0badcafe")
+    tracer = file_tracer("a1", None, SystemClock(), incarnation="0badcafe")
     with pytest.raises(SandboxerUnavailable, match="no cgroups"):
         await asyncio.wait_for(Agent(settings, home, tracer, connect).run(asyncio.Event()), 10)
     home.close()

@@ -14,6 +14,7 @@ from cluster.clock import SystemClock
 from cluster.dice import SeededDice
 from cluster.sockets import Listener, listen
 from cluster.trace import Tracer
+from cluster.trace_writer import file_tracer
 from cluster.transport import LinkIdentity, Links
 from raft.messages import Append, AppendReply, Entry, Message
 
@@ -66,7 +67,7 @@ class Member:
 
     def start(self, addresses: dict[str, str]) -> None:
         self.lives += 1
-        self.tracer = Tracer(
+        self.tracer = file_tracer(
             self.node,
             self.trace_dir,
             SystemClock(),

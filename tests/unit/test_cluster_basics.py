@@ -19,7 +19,7 @@ from cluster.outbox import Outbox
 from cluster.problems import problem_of
 from cluster.security import Authority, Scope, bearer, new_token, tokens_equal
 from cluster.sockets import join_address, split_address
-from cluster.trace import Tracer
+from cluster.trace_writer import file_tracer
 from cluster.wire_trace import WireTrace
 from raft.messages import Append, AppendReply, Entry
 
@@ -133,7 +133,7 @@ def test_the_oldest_pings_give_way():
 
 
 def test_heartbeats_and_their_replies_are_sampled_and_news_never_is(tmp_path):
-    tracer = Tracer("n1", tmp_path, SystemClock(), incarnation="00000000", heartbeat_sample=50)
+    tracer = file_tracer("n1", tmp_path, SystemClock(), incarnation="00000000", heartbeat_sample=50)
     wire = WireTrace(tracer, "n2")
     numbered = [bool(wire.number(append())) for _ in range(100)]
     assert (numbered.count(True), numbered[0]) == (2, True)
@@ -147,7 +147,7 @@ def test_heartbeats_and_their_replies_are_sampled_and_news_never_is(tmp_path):
 
 def test_a_sample_of_one_records_all_heartbeats_and_zero_none(tmp_path):
     for every, expected in ((1, 20), (0, 0)):
-        tracer = Tracer("n1", tmp_path, SystemClock(), incarnation=f"0000000{every}", heartbeat_sample=every)
+        tracer = file_tracer("n1", tmp_path, SystemClock(), incarnation=f"0000000{every}", heartbeat_sample=every)
         wire = WireTrace(tracer, "n2")
         assert sum(bool(wire.number(append())) for _ in range(20)) == expected
         tracer.close()

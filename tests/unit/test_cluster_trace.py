@@ -9,9 +9,10 @@ import time
 import pytest
 from structlog.testing import capture_logs
 
-from cluster import trace, trace_writer
+from cluster import trace_writer
 from cluster.dice import SeededDice
-from cluster.trace import Tracer, new_incarnation
+from cluster.trace import new_incarnation
+from cluster.trace_writer import file_tracer
 
 
 class Clock:
@@ -36,7 +37,7 @@ def lines(directory):
 
 
 def test_a_line_has_the_common_fields_and_the_events_own(tmp_path, clock):
-    tracer = Tracer("n1", tmp_path, clock, incarnation="0a0b0c0d", meta={"seed": 7})
+    tracer = file_tracer("n1", tmp_path, clock, incarnation="0a0b0c0d", meta={"seed": 7})
     assert tracer.emit("role", role="leader", term=3) == "n1/0a0b0c0d/1"
     tracer.emit("note", text="x")
     tracer.close()
@@ -51,7 +52,7 @@ def test_a_line_has_the_common_fields_and_the_events_own(tmp_path, clock):
 
 
 def test_the_hybrid_clock_never_goes_back_and_passes_what_it_received(tmp_path, clock):
-    tracer = Tracer("n1", tmp_path, clock, incarnation="00000000")
+    tracer = file_tracer("n1", tmp_path, clock, incarnation="00000000")
     tracer.emit("note")
     clock.wall -= 5_000_000_000
     tracer.emit("note")
@@ -69,7 +70,7 @@ def test_the_hybrid_clock_never_goes_back_and_passes_what_it_received(tmp_path, 
 
 
 def test_message_ids_are_unique_and_their_clocks_lie_below_the_send_event(tmp_path, clock):
-    tracer = Tracer("n1", tmp_path, clock, incarnation="00000000")
+    tracer = file_tracer("n1", tmp_path, clock, incarnation="00000000")
     first, lc, hlc = tracer.stamp_send()
     assert tracer.message_id(tracer.stamp_number()) != first
     tracer.emit("send", m=first)
@@ -81,7 +82,7 @@ def test_message_ids_are_unique_and_their_clocks_lie_below_the_send_event(tmp_pa
 
 
 def test_without_a_directory_nothing_is_written_and_ids_still_grow(clock):
-    tracer = Tracer("n1", None, clock, incarnation="00000000")
+    tracer = file_tracer("n1", None, clock, incarnation="00000000")
     assert tracer.emit("note") == ""
     assert tracer.stamp_number() < tracer.stamp_number()
     assert tracer.flush()
@@ -89,7 +90,7 @@ def test_without_a_directory_nothing_is_written_and_ids_still_grow(clock):
 
 
 def test_flush_hands_everything_to_the_kernel(tmp_path, clock):
-    tracer = Tracer("n1", tmp_path, clock, incarnation="00000000")
+    tracer = file_tracer("n1", tmp_path, clock, incarnation="00000000")
     for number in range(2000):
         tracer.emit("note", number=number)
     assert tracer.flush()
@@ -98,7 +99,7 @@ def test_flush_hands_everything_to_the_kernel(tmp_path, clock):
 
 
 def test_files_roll_by_size_and_each_opens_with_meta(tmp_path, clock):
-    tracer = Tracer("n1", tmp_path, clock, incarnation="00000000", roll_bytes=4096)
+    tracer = file_tracer("n1", tmp_path, clock, incarnation="00000000", roll_bytes=4096)
     for number in range(200):
         tracer.emit("note", number=number)
         if number % 20 == 0:
@@ -112,7 +113,7 @@ def test_files_roll_by_size_and_each_opens_with_meta(tmp_path, clock):
 
 
 def test_an_odd_field_never_loses_the_event(tmp_path, clock):
-    tracer = Tracer("n1", tmp_path, clock, incarnation="00000000")
+    tracer = file_tracer("n1", tmp_path, clock, incarnation="00000000")
     tracer.emit("note", path=tmp_path, odd=object(), keys={(1, 2): 3}, huge=1 << 200)
     tracer.emit("note", token="secret-token", text="fine")
     tracer.close()
@@ -123,8 +124,8 @@ def test_an_odd_field_never_loses_the_event(tmp_path, clock):
 
 
 def test_a_full_buffer_drops_counts_and_says_so(tmp_path, clock, monkeypatch):
-    monkeypatch.setattr(trace, "BUFFER_EVENTS_MAX", 100)
-    tracer = Tracer("n1", tmp_path, clock, incarnation="00000000")
+    monkeypatch.setattr(trace_writer, "BUFFER_EVENTS_MAX", 100)
+    tracer = file_tracer("n1", tmp_path, clock, incarnation="00000000")
     for _ in range(30_000):
         tracer.emit("note")  # far faster than the writer, which looks every 50 ms
     lost = tracer.dropped
@@ -151,7 +152,7 @@ def test_a_full_disk_neither_stops_nor_tears_the_trace_and_is_logged_once(tmp_pa
 
     monkeypatch.setattr(trace_writer.os, "write", write)
     with capture_logs() as logs:
-        tracer = Tracer("n1", tmp_path, clock, incarnation="00000000")
+        tracer = file_tracer("n1", tmp_path, clock, incarnation="00000000")
         for number in range(100):
             tracer.emit("note", number=number)
             tracer.flush()
@@ -171,7 +172,7 @@ def test_a_full_disk_neither_stops_nor_tears_the_trace_and_is_logged_once(tmp_pa
 def test_a_directory_that_cannot_be_made_does_not_stop_the_process(tmp_path, clock):
     (tmp_path / "file").write_text("")
     with capture_logs() as logs:
-        tracer = Tracer("n1", tmp_path / "file" / "trace", clock, incarnation="00000000")
+        tracer = file_tracer("n1", tmp_path / "file" / "trace", clock, incarnation="00000000")
         tracer.emit("note")
         tracer.flush()
         tracer.close()
@@ -180,7 +181,7 @@ def test_a_directory_that_cannot_be_made_does_not_stop_the_process(tmp_path, clo
 
 
 def test_an_event_costs_the_caller_at_most_five_microseconds(tmp_path, clock):
-    tracer = Tracer("n1", tmp_path, clock, incarnation="00000000")
+    tracer = file_tracer("n1", tmp_path, clock, incarnation="00000000")
     best_s = 1.0
     for _ in range(20):
         started = time.perf_counter()
