@@ -1,19 +1,22 @@
-"""`skerry trace check`: all checkers over one run.
+"""`skerry trace check`: all checkers over one run, from files or from memory.
 
-Owns: the result's keys (DESIGN.md §13).  Must not know: any invariant, or how results are printed.
+Owns: the result's keys (DESIGN.md §13), and that rules which walk forward share one pass.
+Must not know: any invariant, or how results are printed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from msgspec import Struct
 
 from chaos.errors import ScenarioInvalid
 from chaos.trace.checkers import CHECKERS, Finding, weaknesses
-from chaos.trace.events import Trace
+from chaos.trace.checkers.base import RuleChecker, walk
+from chaos.trace.events import Life, Trace
 from chaos.trace.reader import read_trace
+from chaos.trace.records import Record, trace_of
 
 ABOUT_THE_TRACE = ("own-invariants", "trace-complete")
 """These hold of any file; alone they prove nothing about the cluster."""
@@ -47,10 +50,17 @@ def check_trace(trace: Trace, names: Iterable[str] | None = None) -> CheckResult
     for name in wanted:
         if name not in CHECKERS:
             raise ScenarioInvalid(f"there is no invariant {name!r}", hint=f"there are: {', '.join(CHECKERS)}")
-    findings = tuple(CHECKERS[name](trace) for name in wanted)
+    rules = {name: found.rule for name in wanted if isinstance(found := CHECKERS[name], RuleChecker)}
+    walked = dict(zip(rules, walk(trace, list(rules.values())), strict=True))
+    findings = tuple(walked.get(name) or CHECKERS[name](trace) for name in wanted)
     proven = any(finding.ok for finding in findings if finding.name not in ABOUT_THE_TRACE)
     ok = proven and all(finding.ok is not False for finding in findings)
     return CheckResult(ok=ok, events=len(trace.events), invariants=findings, weak=tuple(weaknesses(trace)))
+
+
+def check_records(lives: Mapping[Life, Iterable[Record]], names: Iterable[str] | None = None) -> CheckResult:
+    """The same from the memory of tracers, by (node, incarnation)."""
+    return check_trace(trace_of(lives), names)
 
 
 def check_directory(directory: Path) -> CheckResult:

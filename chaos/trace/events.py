@@ -6,9 +6,12 @@ absence of an event is evidence.  Must not know: files, or what checkers conclud
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
-from typing import Any
+from operator import attrgetter
+from typing import Any, TypeVar
+
+Derived = TypeVar("Derived")
 
 FLUSH_MS = 250
 """A process writes its events at most this much later; what a kill may have taken with it."""
@@ -77,6 +80,8 @@ class LifeFacts:
         """First event of the node's next life."""
         self.killed_hlc: int | None = None
         """When chaos killed it."""
+        self.whole = False
+        """Its events were kept by something that outlives it: what is not there did not happen."""
 
     @property
     def cut_short(self) -> bool:
@@ -87,6 +92,8 @@ class LifeFacts:
         """Whether an event at `hlc` of this life could have happened and be missing."""
         if self.gap:
             return True
+        if self.whole:
+            return False
         if self.cut_short and hlc >> 16 > (self.last_hlc >> 16) - FLUSH_MS:
             end = min(each for each in (self.next_hlc, self.killed_hlc, 1 << 62) if each is not None)
             return hlc >> 16 <= (end >> 16) + FLUSH_MS
@@ -97,11 +104,23 @@ class Trace:
     """All events of a run, ordered by (hlc, n, inc, i)."""
 
     def __init__(self, events: Iterable[Event], truncated: Iterable[Life] = ()) -> None:
-        self.events = sorted(events, key=lambda e: (e.hlc, e.n, e.inc, e.i))
+        by_life: dict[Life, list[Event]] = {}
+        for event in events:
+            life = (event.n, event.inc)
+            mine = by_life.get(life)
+            if mine is None:
+                mine = by_life[life] = []
+            mine.append(event)
+        self.lives = _lives(by_life, list(truncated))
+        # Lives in order and each in its own order: then a stable sort needs the hybrid clock alone.
+        self.events = sorted([event for life in sorted(by_life) for event in by_life[life]], key=_BY_HLC)
         self.by_kind: dict[str, list[Event]] = {}
         for event in self.events:
             self.by_kind.setdefault(event.k, []).append(event)
-        self.lives = _lives(self.events, list(truncated))
+        self._lives_of: dict[str, list[LifeFacts]] = {}
+        for facts in sorted(self.lives.values(), key=lambda facts: facts.first_hlc):
+            self._lives_of.setdefault(facts.life[0], []).append(facts)
+        self._derived: dict[Callable[[Trace], Any], Any] = {}
         self._mark_kills()
         replicas = {event.n for kind in ("append", "commit", "vote", "role") for event in self.kind(kind)}
         self.voters: tuple[str, ...] = tuple(sorted(replicas))
@@ -111,10 +130,20 @@ class Trace:
 
     def kind(self, *kinds: str) -> list[Event]:
         """All events of these kinds, in order."""
-        if len(kinds) == 1:
-            return self.by_kind.get(kinds[0], [])
-        wanted = [event for kind in kinds for event in self.by_kind.get(kind, [])]
-        return sorted(wanted, key=lambda e: (e.hlc, e.n, e.inc, e.i))
+        found = [events for kind in kinds if (events := self.by_kind.get(kind))]
+        if len(found) <= 1:
+            return found[0] if found else []
+        if 2 * sum(map(len, found)) > len(self.events):
+            wanted = frozenset(kinds)
+            return [event for event in self.events if event.k in wanted]
+        return sorted((event for events in found for event in events), key=_ORDER)
+
+    def derive(self, make: Callable[[Trace], Derived]) -> Derived:
+        """What `make` concludes from this trace, worked out once however many ask."""
+        if make not in self._derived:
+            self._derived[make] = make(self)
+        found: Derived = self._derived[make]
+        return found
 
     @property
     def majority(self) -> int:
@@ -123,8 +152,7 @@ class Trace:
 
     def lives_of(self, node: str) -> list[LifeFacts]:
         """A node's lives, oldest first."""
-        found = [facts for (n, _), facts in self.lives.items() if n == node]
-        return sorted(found, key=lambda facts: facts.first_hlc)
+        return self._lives_of.get(node, [])
 
     def may_be_missing(self, node: str, hlc: int) -> bool:
         """Whether an event of `node` around `hlc` may be missing from the trace."""
@@ -133,33 +161,34 @@ class Trace:
 
     def _mark_kills(self) -> None:
         for fault in self.kind("fault"):
-            if fault.f.get("kind") not in ("kill", "pause"):
+            if fault.f.get("kind") != "kill":
                 continue
             lives = [facts for facts in self.lives_of(fault.text("target")) if facts.first_hlc <= fault.hlc]
-            if lives and fault.f.get("kind") == "kill":
+            if lives:
                 lives[-1].killed_hlc = fault.hlc
 
 
-def _lives(events: list[Event], truncated: list[Life]) -> dict[Life, LifeFacts]:
+_BY_HLC = attrgetter("hlc")
+_ORDER = attrgetter("hlc", "n", "inc", "i")
+_BY_NUMBER = attrgetter("hlc", "i")
+
+
+def _lives(by_life: dict[Life, list[Event]], truncated: list[Life]) -> dict[Life, LifeFacts]:
+    """The facts of each life; puts each life's events in its own order."""
     lives: dict[Life, LifeFacts] = {}
-    numbers: dict[Life, list[int]] = {}
-    for event in events:
-        life = (event.n, event.inc)
-        facts = lives.get(life)
-        if facts is None:
-            facts = lives[life] = LifeFacts(life)
-            facts.first_hlc = event.hlc
-            numbers[life] = []
-        facts.last_hlc = event.hlc
-        facts.events += 1
-        if event.i > 0:
-            numbers[life].append(event.i)
-        if event.k == "note" and event.number("dropped") > 0:
-            facts.dropped += event.number("dropped")
+    for life, events in by_life.items():
+        events.sort(key=_BY_NUMBER)
+        facts = lives[life] = LifeFacts(life)
+        facts.first_hlc, facts.last_hlc, facts.events = events[0].hlc, events[-1].hlc, len(events)
+        numbers = [event.i for event in events if event.i > 0]
+        if numbers and (max(numbers) != len(set(numbers)) or min(numbers) != 1):
             facts.gap = True
-    for life, found in numbers.items():
-        if found and (max(found) != len(set(found)) or min(found) != 1):
-            lives[life].gap = True
+        for event in events:
+            if event.k == "note" and event.number("dropped") > 0:
+                facts.dropped += event.number("dropped")
+                facts.gap = True
+            elif event.k == "meta" and event.f.get("whole") is True:
+                facts.whole = True
     for life in truncated:
         if life in lives:
             lives[life].truncated = True

@@ -1,12 +1,13 @@
-"""What every checker returns.
+"""What every checker is, and what it returns.
 
-Owns: the finding's shape and the rule that nothing is claimed without having been checked.
-Must not know: any invariant.
+Owns: the finding's shape, the rule that nothing is claimed without having been checked, and how rules that
+walk forward are fed: one pass over the events for all of them.  Must not know: any invariant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar
 
 from msgspec import Struct
 
@@ -31,6 +32,7 @@ class Finding(Struct, frozen=True):
 
 
 Checker = Callable[[Trace], Finding]
+Handler = Callable[[Event], None]
 
 
 class Verdict:
@@ -39,7 +41,7 @@ class Verdict:
     def __init__(self, name: str) -> None:
         self.name = name
         self.checked = 0
-        self._violations = 0
+        self.violations = 0
         self._refs: list[str] = []
         self._detail = ""
         self._unknown = 0
@@ -47,7 +49,7 @@ class Verdict:
 
     def violated(self, detail: str, *events: Event) -> None:
         """A violation, proven by these events."""
-        self._violations += 1
+        self.violations += 1
         if not self._detail:
             self._detail = detail
         for event in events:
@@ -61,10 +63,90 @@ class Verdict:
 
     def finding(self, nothing: str) -> Finding:
         """The outcome; `nothing` says what was missing when nothing could be checked."""
-        if self._violations:
-            more = f" (and {self._violations - 1} more)" if self._violations > 1 else ""
+        if self.violations:
+            more = f" (and {self.violations - 1} more)" if self.violations > 1 else ""
             return Finding(self.name, False, self.checked, tuple(self._refs), self._detail + more)
         if self.checked == 0:
             return Finding(self.name, None, 0, (), self._unknown_detail or nothing)
         detail = f"undecided: {self._unknown} ({self._unknown_detail})" if self._unknown else ""
         return Finding(self.name, True, self.checked, (), detail)
+
+
+class Rule:
+    """One invariant, fed event by event in the trace's order: a method ``on_KIND`` takes the events of a kind.
+
+    A rule sees a violation at the event that completes it, so it serves a run that is still going (`Watch`).  What only
+    the whole trace can tell, above all whether something is missing from it, is decided in `finish`.
+    """
+
+    name: ClassVar[str]
+    nothing: ClassVar[str]
+    """What was missing when nothing could be checked."""
+    kinds: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        cls.kinds = tuple(name[3:] for name in sorted(dir(cls)) if name.startswith("on_"))
+
+    def __init__(self) -> None:
+        self.verdict = Verdict(self.name)
+
+    def finish(self, trace: Trace) -> None:
+        """Decide what needed the whole trace."""
+
+    def finding(self) -> Finding:
+        """The outcome so far."""
+        return self.verdict.finding(self.nothing)
+
+
+class RuleChecker:
+    """A rule as a function over a trace."""
+
+    def __init__(self, rule: type[Rule]) -> None:
+        self.rule = rule
+        self.__doc__ = rule.__doc__
+
+    def __call__(self, trace: Trace) -> Finding:
+        """Walk the trace with a fresh rule."""
+        (finding,) = walk(trace, [self.rule])
+        return finding
+
+
+class Watch:
+    """Feeds rules while a run is going on.
+
+    Attributes:
+        rules: what is watched.
+    """
+
+    def __init__(self, rules: Iterable[type[Rule]]) -> None:
+        self.rules = [rule() for rule in rules]
+        self._handlers = _handlers(self.rules)
+
+    def feed(self, event: Event) -> tuple[Finding, ...]:
+        """Take the next event; the rules that are violated now."""
+        handlers = self._handlers.get(event.k)
+        if handlers is None:
+            return ()
+        for handler in handlers:
+            handler(event)
+        return tuple(rule.finding() for rule in self.rules if rule.verdict.violations)
+
+
+def walk(trace: Trace, rules: Sequence[type[Rule]]) -> tuple[Finding, ...]:
+    """One pass over the events for all rules; their findings in order."""
+    made = [rule() for rule in rules]
+    handlers = _handlers(made)
+    for event in trace.kind(*handlers):
+        for handler in handlers[event.k]:
+            handler(event)
+    for rule in made:
+        rule.finish(trace)
+    return tuple(rule.finding() for rule in made)
+
+
+def _handlers(rules: Sequence[Rule]) -> dict[str, list[Handler]]:
+    found: dict[str, list[Handler]] = {}
+    for rule in rules:
+        for kind in rule.kinds:
+            found.setdefault(kind, []).append(getattr(rule, f"on_{kind}"))
+    return found
