@@ -36,6 +36,7 @@ STATUSES: dict[str, int] = {
     "not-leader": 503,
     "no-quorum": 503,
     "proposal-dropped": 503,
+    "no-successor": 503,
     "overloaded": 503,
     "log-full": 507,
     "disk-full": 507,

@@ -26,6 +26,7 @@ from raft.messages import (
     Message,
     SnapshotChunk,
     SnapshotReply,
+    TimeoutNow,
     VoteReply,
     VoteRequest,
 )
@@ -45,6 +46,7 @@ TYPE_NAMES: dict[type, str] = {
     Admission: "admission",
     SnapshotChunk: "snapshot-chunk",
     SnapshotReply: "snapshot-reply",
+    TimeoutNow: "timeout-now",
 }
 
 
@@ -59,6 +61,8 @@ def describe(message: Message) -> dict[str, Any]:
         return {"type": name, "term": message.term, "index": message.last_index, "pre": message.pre}
     if isinstance(message, VoteReply):
         return {"type": name, "term": message.term, "pre": message.pre, "granted": message.granted}
+    if isinstance(message, TimeoutNow):
+        return {"type": name, "term": message.term}
     if isinstance(message, Founding):
         return {"type": name, "term": message.entry.term, "index": message.entry.index}
     if isinstance(message, SnapshotChunk | SnapshotReply):

@@ -19,6 +19,7 @@ from raft.errors import (
     DiskFull,
     LogFull,
     NoQuorum,
+    NoSuccessor,
     NotLeader,
     OutcomeUnknown,
     Overloaded,
@@ -132,6 +133,10 @@ class Calls:
             wanted, call_id = heappop(waiting)
             self._resolve(call_id, wanted)
 
+    def done(self, call_id: int, value: Any) -> None:
+        """Answer."""
+        self._resolve(call_id, value)
+
     def fail(self, call_id: int, error: SkerryError) -> None:
         """Answer with an error."""
         call = self._close(call_id)
@@ -187,11 +192,18 @@ class Calls:
 
 
 def refusal(code: str, leader: str | None) -> SkerryError:
-    """The error for a code of `ProposalRefused` or `ReadRefused`."""
+    """The error for a code of `ProposalRefused`, `ReadRefused` or `HandOverRefused`."""
     match code:
         case "not-leader":
             return NotLeader(
                 "this replica does not lead", hint=f"ask {leader}" if leader else "ask again shortly", leader=leader
+            )
+        case "handing-over":
+            return NotLeader("this replica hands its leadership over", hint="ask again shortly", leader=None)
+        case "no-successor":
+            return NoSuccessor(
+                "no other voter took the leadership over within an election timeout",
+                hint="another voter must be reachable and have the whole log; see `skerry status`",
             )
         case "overloaded":
             return Overloaded("too many bytes are waiting to be committed", hint="ask again after a pause")

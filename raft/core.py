@@ -19,6 +19,7 @@ from raft.events import (
     ApplyDone,
     ChunkTaken,
     Event,
+    HandOver,
     Persisted,
     Proposed,
     ReadRequested,
@@ -48,6 +49,7 @@ from raft.messages import (
     SnapshotHeader,
     SnapshotId,
     SnapshotReply,
+    TimeoutNow,
     VoteReply,
     VoteRequest,
 )
@@ -57,8 +59,9 @@ from raft.reads import Reads
 from raft.replication import Replication
 from raft.snapshots import describe, in_transfer, on_taken
 from raft.state import CoreConfig, Recovered, State
+from raft.transfer import Transfer
 
-Consensus = Append | AppendReply | VoteRequest | VoteReply | SnapshotChunk | SnapshotReply
+Consensus = Append | AppendReply | VoteRequest | VoteReply | SnapshotChunk | SnapshotReply | TimeoutNow
 
 __all__ = ["Core", "CoreConfig", "Recovered"]
 
@@ -74,6 +77,7 @@ class Core:
         self._replication = Replication(self._state)
         self._membership = Membership(self._state, self._replication)
         self._reads = Reads(self._state, self._replication)
+        self._transfer = Transfer(self._state)
 
     def step(self, event: Event) -> list[Effect]:
         """Take in one event; return what must be done, in order.
@@ -88,7 +92,12 @@ class Core:
             case Received():
                 self._on_received(event)
             case Proposed():
-                self._replication.propose(event.proposals)
+                if self._transfer.closes_log:
+                    self._replication.refuse(event.proposals, "handing-over")
+                else:
+                    self._replication.propose(event.proposals)
+            case HandOver():
+                self._transfer.request(event)
             case Persisted():
                 self._on_persisted(event)
             case ReadRequested():
@@ -106,8 +115,9 @@ class Core:
                 on_received(state, event)
             case SnapshotLost():
                 self._replication.transfers.lost(event.snapshot)
-        if state.role is Role.LEADER:
+        if state.role is Role.LEADER and not self._transfer.closes_log:
             self._membership.advance()
+        self._transfer.advance()
         self._reads.advance()
         return state.finish_step()
 
@@ -115,8 +125,8 @@ class Core:
         """When the next Tick is due, on the clock that the events carry."""
         state = self._state
         if state.role is Role.LEADER:
-            return self._replication.deadline_ns
-        return min(self._foundings.ask_deadline_ns, state.election_deadline_ns)
+            return min(self._replication.deadline_ns, self._transfer.deadline_ns)
+        return min(self._foundings.ask_deadline_ns, state.election_deadline_ns, self._transfer.deadline_ns)
 
     # -- time ----------------------------------------------------------------------------------
 
@@ -201,6 +211,8 @@ class Core:
         elif isinstance(message, VoteReply):
             if self._elections.count_reply(store, message):
                 self._lead()
+        elif isinstance(message, TimeoutNow):
+            self._elections.stand_in(sender, message)
         else:
             self._replication.on_reply(sender, message)
             if message.accepted and self._foundings.on_holder(store):

@@ -33,6 +33,8 @@ from raft.writer import Filler, Writer, Written
 _REFILL_S = 1.0
 _REPORT_S = 5.0
 _STOP_S = 10.0
+HAND_OVER_S_MAX = 120.0
+"""Longer than any election timeout, which bounds a hand-over."""
 
 
 class Driver:
@@ -143,6 +145,20 @@ class Driver:
         self._wake()
         index: int = await waiter
         return index
+
+    async def hand_over(self, to: str | None = None) -> str:
+        """Hand leadership over to voter `to`, or to whoever can take it soonest; returns who leads then.
+
+        It takes an election timeout at most; meanwhile proposals are refused with `not-leader`.
+
+        Raises:
+            NotLeader: this replica does not lead.
+            NoSuccessor: nobody took over; this replica goes on.
+        """
+        waiter, call_id = self._call(HAND_OVER_S_MAX, unconfirmed)
+        self._guard(self._turns.hand_over, call_id, to)
+        leader: str = await waiter
+        return leader
 
     async def wait_applied(self, index: int, *, timeout_s: float) -> None:
         """Return once `index` is applied here; raises NoQuorum when that takes too long."""

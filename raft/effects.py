@@ -62,7 +62,7 @@ class ProposalAppended(Struct, frozen=True):
 
 
 class ProposalRefused(Struct, frozen=True):
-    """Proposal `id` was not appended.  `code`: not-leader, overloaded, log-full, disk-full."""
+    """Proposal `id` was not appended.  `code`: not-leader, handing-over, overloaded, log-full, disk-full."""
 
     id: int
     code: str
@@ -78,6 +78,21 @@ class ReadReady(Struct, frozen=True):
 
 class ReadRefused(Struct, frozen=True):
     """Read `id` cannot be answered here.  `code`: not-leader, no-quorum."""
+
+    id: int
+    code: str
+    leader: str | None
+
+
+class HandedOver(Struct, frozen=True):
+    """What caller `id` asked for is done: `leader` leads now."""
+
+    id: int
+    leader: str
+
+
+class HandOverRefused(Struct, frozen=True):
+    """Caller `id` gets no hand-over.  `code`: not-leader, no-successor."""
 
     id: int
     code: str
@@ -166,6 +181,8 @@ Effect = (
     | ProposalRefused
     | ReadReady
     | ReadRefused
+    | HandedOver
+    | HandOverRefused
     | RoleChanged
     | Reconfigured
     | VoteCast

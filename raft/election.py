@@ -10,7 +10,7 @@ intersect); Leader Completeness, only a log as up to date as a majority's is ele
 from __future__ import annotations
 
 from raft.effects import Role
-from raft.messages import VoteReply, VoteRequest
+from raft.messages import TimeoutNow, VoteReply, VoteRequest
 from raft.quorum import jointly_lost, jointly_won, majority
 from raft.state import State
 
@@ -48,17 +48,27 @@ class Elections:
         self._ask(state.term + 1, pre=True)
         self._count()
 
-    def _campaign(self) -> None:
+    def stand_in(self, sender: str, message: TimeoutNow) -> None:
+        """The leader hands over to this replica: stand at once and without a trial (dissertation §3.10).
+
+        A repeated or late message finds another term, or this replica a candidate already.
+        """
+        state = self._state
+        mine = message.term == state.term and state.role is Role.FOLLOWER and state.leader in (None, sender)
+        if mine and state.votes and not state.disk_stalls():
+            self._campaign(f"{sender} hands its leadership over", transfer=True)
+
+    def _campaign(self, why: str, *, transfer: bool) -> None:
         """Stand for election in a new term, with the own vote first on disk (§5.2)."""
         state = self._state
-        state.become(Role.CANDIDATE, None, "a majority would vote for it", term=state.term + 1, vote=state.id)
+        state.become(Role.CANDIDATE, None, why, term=state.term + 1, vote=state.id)
         state.arm_election()
         self._ballot = Ballot()
-        self._ask(state.term, pre=False)
+        self._ask(state.term, pre=False, transfer=transfer)
 
-    def _ask(self, term: int, *, pre: bool) -> None:
+    def _ask(self, term: int, *, pre: bool, transfer: bool = False) -> None:
         log = self._state.log
-        request = VoteRequest(term, log.last_index, log.last_term, pre, transfer=False)
+        request = VoteRequest(term, log.last_index, log.last_term, pre, transfer)
         for peer in self._state.peers:
             self._state.send(peer, request, after_persist=not pre)
 
@@ -116,7 +126,7 @@ class Elections:
         if jointly_won(state.halves, answers):
             if state.role is Role.CANDIDATE:
                 return True
-            self._campaign()
+            self._campaign("a majority would vote for it", transfer=False)
         elif jointly_lost(state.halves, answers):
             state.become(Role.FOLLOWER, state.leader, "a majority refused its vote")
         return False

@@ -50,6 +50,13 @@ class NoQuorum(SkerryError):
     retryable = True
 
 
+class NoSuccessor(SkerryError):
+    """Nobody could take the leadership over; this replica goes on leading if it still can."""
+
+    code = "no-successor"
+    retryable = True
+
+
 class ProposalDropped(SkerryError):
     """The proposal's entry was overwritten by another leader: it certainly did not happen."""
 

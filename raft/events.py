@@ -39,6 +39,14 @@ class Proposed(Struct, frozen=True):
     proposals: tuple[Proposal, ...]
 
 
+class HandOver(Struct, frozen=True):
+    """Caller `id` wants this leader to hand its leadership over: to voter `to`, or to whoever can take it soonest."""
+
+    now_ns: int
+    id: int
+    to: str | None = None
+
+
 class ReadRequested(Struct, frozen=True):
     """Callers want linearizable reads (dissertation §6.4); one answer an id."""
 
@@ -99,6 +107,7 @@ Event = (
     Tick
     | Received
     | Proposed
+    | HandOver
     | ReadRequested
     | Persisted
     | ApplyDone

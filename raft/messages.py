@@ -223,6 +223,12 @@ class Admission(Struct, frozen=True, array_like=True, tag=11):
     store_id: StoreId
 
 
+class TimeoutNow(Struct, frozen=True, array_like=True, tag=12):
+    """The leader of `term` hands over: whoever gets this stands for election at once (dissertation §3.10)."""
+
+    term: Term
+
+
 Message = (
     Append
     | AppendReply
@@ -235,6 +241,7 @@ Message = (
     | SnapshotReply
     | JoinRequest
     | Admission
+    | TimeoutNow
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -86,7 +86,7 @@ class Replication:
         """Append a batch of commands and send it on; what has no room is refused, by code."""
         state = self._state
         if state.role is not Role.LEADER:
-            self._refuse(proposals, "not-leader")
+            self.refuse(proposals, "not-leader")
             return
         accepted, code = self._with_room(proposals)
         if accepted:
@@ -97,7 +97,7 @@ class Replication:
             state.effects += [ProposalAppended(p.id, term, index) for index, p in enumerate(accepted, first)]
             self.push_all()
         if code:
-            self._refuse(proposals[len(accepted) :], code)
+            self.refuse(proposals[len(accepted) :], code)
 
     def _with_room(self, proposals: tuple[Proposal, ...]) -> tuple[tuple[Proposal, ...], str]:
         """The longest prefix of the batch within the bounds, and the code for the rest.
@@ -122,7 +122,8 @@ class Replication:
                 return proposals[:count], "overloaded"
         return proposals, ""
 
-    def _refuse(self, proposals: tuple[Proposal, ...], code: str) -> None:
+    def refuse(self, proposals: tuple[Proposal, ...], code: str) -> None:
+        """Append none of them; `code` as in `ProposalRefused`."""
         leader = self._state.leader
         self._state.effects += [ProposalRefused(proposal.id, code, leader) for proposal in proposals]
 

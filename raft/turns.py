@@ -22,6 +22,8 @@ from raft.effects import (
     Appended,
     Apply,
     Committed,
+    HandedOver,
+    HandOverRefused,
     Installed,
     Persist,
     ProposalAppended,
@@ -38,7 +40,7 @@ from raft.effects import (
     VoteCast,
 )
 from raft.errors import Overloaded, ProtocolViolation
-from raft.events import ApplyDone, Event, Persisted, Proposal, Proposed, ReadRequested, Received, Tick
+from raft.events import ApplyDone, Event, HandOver, Persisted, Proposal, Proposed, ReadRequested, Received, Tick
 from raft.lanes import Job
 from raft.messages import ENTRY_BYTES_MAX, Append, Message
 from raft.observe import Reporter
@@ -114,6 +116,8 @@ class Turns:
             ProposalRefused: self._do_refused,
             ReadReady: self._do_read_ready,
             ReadRefused: self._do_refused,
+            HandedOver: self._do_handed_over,
+            HandOverRefused: self._do_refused,
             RoleChanged: self._do_role,
             Reconfigured: self.report.configuration,
             VoteCast: self.report.vote,
@@ -149,6 +153,10 @@ class Turns:
     def take_read(self, call_id: int) -> None:
         """A read for the next turn."""
         self._reads.append(call_id)
+
+    def hand_over(self, call_id: int, to: str | None) -> None:
+        """Hand leadership over; the caller is answered with who leads then."""
+        self._step(HandOver(self._clock.now_ns(), call_id, to))
 
     def unstepped(self) -> list[int]:
         """Ids of the proposals that the core has not seen: they certainly did not happen."""
@@ -270,7 +278,11 @@ class Turns:
     def _do_proposal_appended(self, effect: ProposalAppended) -> None:
         self.calls.appended(effect.id, effect.term, effect.index)
 
-    def _do_refused(self, effect: ProposalRefused | ReadRefused) -> None:
+    def _do_handed_over(self, effect: HandedOver) -> None:
+        self.report.note(f"leadership was handed over to {effect.leader}")
+        self.calls.done(effect.id, effect.leader)
+
+    def _do_refused(self, effect: ProposalRefused | ReadRefused | HandOverRefused) -> None:
         self.counters.refused += 1
         self.calls.fail(effect.id, refusal(effect.code, effect.leader))
 

@@ -24,8 +24,8 @@ from cluster.sockets import Listener, ListenLimits, listen
 from cluster.transport import LinkIdentity, Links
 from raft.core import CoreConfig
 from raft.driver import Driver
-from raft.effects import RoleChanged
-from raft.errors import StoreCorrupt
+from raft.effects import Role, RoleChanged
+from raft.errors import SkerryError, StoreCorrupt
 from raft.messages import Message
 from raft.store.log_store import LogStore
 from scheduler import forwarding, output, renewals, roster
@@ -51,6 +51,7 @@ from scheduler.shards import OwnerKeeper
 from scheduler.state import State
 
 STOP_S = 1.8
+HAND_OVER_S = 1.0
 LINK_PROVEN_MS = 1_500
 """A link whose last proof is older does not count."""
 LINKS_REQUESTS_MIN = 1024
@@ -290,7 +291,8 @@ class Replica:
         self._log.info("listening", links=links, api=api)
 
     async def _close(self) -> None:
-        """End in order: callers first, then consensus, then the links."""
+        """End in order: leadership first, then callers, then consensus, then the links."""
+        await self._hand_over()
         try:
             async with asyncio.timeout(STOP_S):
                 self.events.close()
@@ -299,6 +301,18 @@ class Replica:
                 await self.links.close()
         except TimeoutError:
             self._log.warning("stopping took too long; ending anyway")
+
+    async def _hand_over(self) -> None:
+        """Leave no gap: have another replica lead before this one goes, if one can within a short time."""
+        if self.driver.core.role is not Role.LEADER:
+            return
+        try:
+            async with asyncio.timeout(HAND_OVER_S):
+                leader = await self.driver.hand_over()
+        except (SkerryError, TimeoutError) as error:
+            self._log.info("nobody took the leadership over", why=str(error))
+        else:
+            self._log.info("handed the leadership over", leader=leader)
 
     # --- wiring -------------------------------------------------------------------------------
 

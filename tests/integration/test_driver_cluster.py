@@ -11,6 +11,7 @@ from raft.effects import Role, RoleChanged
 from raft.errors import (
     DiskFull,
     NoQuorum,
+    NoSuccessor,
     NotLeader,
     OutcomeUnknown,
     ProposalDropped,
@@ -327,3 +328,47 @@ async def test_what_happened_is_told_in_the_words_of_the_trace() -> None:
         cluster.isolate(leader.name)
         await cluster.until(lambda: bool(roles), "the leader to step down")
         assert roles[0].why
+
+
+async def test_a_leader_hands_over_while_writes_go_on_and_none_is_lost() -> None:
+    async with DriverCluster() as cluster:
+        old = await cluster.leader()
+        term = old.driver.core.term
+        writes = [asyncio.ensure_future(old.driver.propose(b"%d" % number, timeout_s=5)) for number in range(200)]
+        await asyncio.sleep(0)
+        successor = await old.driver.hand_over()
+        assert successor != old.name
+        new = cluster.replicas[successor]
+        assert (new.driver.core.role, new.driver.core.term) == (Role.LEADER, term + 1)
+        outcomes = await asyncio.gather(*writes, return_exceptions=True)
+        done = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+        refused = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        assert all(isinstance(error, NotLeader) and error.outcome == "not-done" for error in refused), refused
+        last = (await new.driver.propose(b"after", timeout_s=5)).index
+        for replica in cluster.replicas.values():
+            await replica.driver.wait_applied(last, timeout_s=5)
+            assert len(replica.machine.commands) == len(done) + 1
+
+
+async def test_a_leader_names_its_successor() -> None:
+    async with DriverCluster() as cluster:
+        old = await cluster.leader()
+        wanted = cluster.followers(old)[1]
+        await cluster.until(lambda: wanted.driver.leader == old.name, "the follower to hear its leader")
+        assert await old.driver.hand_over(wanted.name) == wanted.name
+        with pytest.raises(NotLeader):
+            await old.driver.hand_over()
+
+
+async def test_a_leader_whose_successor_cannot_answer_goes_on() -> None:
+    async with DriverCluster() as cluster:
+        leader = await cluster.leader()
+        wanted = cluster.followers(leader)[0].name
+        await leader.driver.propose(b"x", timeout_s=5)
+        cluster.isolate(wanted)
+        started = asyncio.get_running_loop().time()
+        with pytest.raises(NoSuccessor):
+            await leader.driver.hand_over(wanted)
+        assert asyncio.get_running_loop().time() - started < 10 * T_S
+        assert leader.driver.core.role is Role.LEADER
+        await leader.driver.propose(b"y", timeout_s=5)

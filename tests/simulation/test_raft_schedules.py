@@ -63,6 +63,11 @@ AT_LEAST = {
     "wiped replica became a voter again": 200,
     "committed by a joint configuration": 1_000,
     "configuration fell back": 3,
+    "leadership handed over": 60,
+    "leader elected because another handed over": 60,
+    "hand-over refused: no-successor": 20,
+    "hand-over refused: not-leader": 100,
+    "proposal refused: handing-over": 200,
     "leader cut off right after it changed the configuration": 60,
 }
 

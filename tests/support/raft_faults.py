@@ -13,13 +13,16 @@ from typing import Any
 from chaos.disk import ForgettingDisk
 from raft.core import Core
 from raft.effects import Persist, Role, Send
-from raft.events import Event, Proposal, Proposed, ReadRequested, Tick
+from raft.events import Event, HandOver, Proposal, Proposed, ReadRequested, Tick
 from raft.store.log_store import LogStore
 from raft.writer import Batch
 from tests.support.raft_invariants import DiskView, Invariants
 
 MS = 1_000_000
-FAULTS = ("crash", "crash", "split", "isolate", "one-way", "heal", "heal", "slow", "slow", "pause", "wipe", "needless")
+FAULTS = (
+    *("crash", "crash", "split", "isolate", "one-way", "heal", "heal"),
+    *("slow", "slow", "pause", "wipe", "needless", "hand-over", "hand-over"),
+)
 
 
 class SeededDice:
@@ -75,7 +78,7 @@ class Node:
         self.proposals: dict[int, bytes] = {}
         self.waiting: dict[tuple[int, int], bytes] = {}
         self.reads: dict[int, int] = {}
-        self.crashes = ""
+        self.crashes = self.why = ""
         self.base_seen = core.log.base_index
         self.disk_clock = StoppedClock()
         self.machine: Any = None
@@ -214,6 +217,13 @@ class Faults(_Parts):
             if leader.up and leader.core.snapshot is not None and node.name in leader.core.progress:
                 leader.core._replication.transfers.begin(node.name, leader.core.progress[node.name])
                 self._step(leader, Tick(self.now))
+
+    def _hand_over_fault(self, node: Node) -> None:
+        """An operator, or an order to stop, makes a replica hand its leadership over, if it has any."""
+        if node.up and node.paused_until <= self.now:
+            self._calls += 1
+            to = self.random.choice((None, None, *self.names))
+            self._step(node, HandOver(self.now, self._calls, to))
 
     def _slow_fault(self, node: Node) -> None:
         node.slow_until = self.now + self.random.randrange(50, 600) * MS

@@ -18,6 +18,8 @@ from raft.effects import (
     Apply,
     Committed,
     Effect,
+    HandedOver,
+    HandOverRefused,
     Persist,
     ProposalAppended,
     ProposalRefused,
@@ -259,6 +261,10 @@ class World(Clients, Faults, Snapshots):
             case ReadRefused():
                 node.reads.pop(effect.id)
                 self.sometimes[f"read refused: {effect.code}"] += 1
+            case HandedOver():
+                self.sometimes["leadership handed over"] += 1
+            case HandOverRefused():
+                self.sometimes[f"hand-over refused: {effect.code}"] += 1
             case SendChunk():
                 node.snapshots.send_chunk(effect)
             case TakeChunk():
@@ -278,8 +284,12 @@ class World(Clients, Faults, Snapshots):
             self.sometimes["leader elected"] += 1
             if self._cut:
                 self.sometimes["leader elected during a partition"] += 1
+            if "hands its leadership over" in node.why:
+                self.sometimes["leader elected because another handed over"] += 1
             if sum(core.role is Role.LEADER for core in self.cores.values()) > 1:
                 self.sometimes["an old leader still believes it leads"] += 1
+        elif effect.role is Role.CANDIDATE:
+            node.why = effect.why
         elif "check-quorum" in effect.why:
             self.sometimes["leader stepped down without a quorum"] += 1
         elif "hangs" in effect.why:

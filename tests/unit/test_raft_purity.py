@@ -23,6 +23,7 @@ DECIDING = [
     "durability",
     "log",
     "reads",
+    "transfer",
     "messages",
     "events",
     "effects",
