@@ -5,6 +5,10 @@ Owns: its machine code, and running it.  Must not know: what lives in its namesp
 A forked Python that waits would keep copies of the sandboxer's memory alive, one per workload.
 This image is one page: it calls ppoll(NULL, 0, NULL, NULL) in a loop.  Orphans reap themselves,
 since the process ignored SIGCHLD before exec and exec keeps that.
+
+The init stays in the node's mount namespace, and its workload sees it as /proc/1.  So it must be closed to its own
+user: nobody may read the image, which makes the kernel treat whoever runs it as not dumpable (execve(2), ptrace(2)),
+and ``/proc/1/root``, a way to the node's writable /proc/sys and cgroups, belongs to who may trace it.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ _CODE: Final = {
     "aarch64": bytes.fromhex("000080d2 010080d2 020080d2 030080d2 280980d2 010000d4 faffff17"),
 }
 _MFD_EXEC: Final = 0x10
+EXECUTE_ONLY: Final = 0o111
 
 
 def elf(machine: str) -> bytes | None:
@@ -54,6 +59,7 @@ def memory_file() -> int:
             continue
         os.write(fd, image)
         read_only = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+        os.fchmod(fd, EXECUTE_ONLY)
         os.close(fd)
         return read_only
     return -1

@@ -201,6 +201,7 @@ class Spawner:
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # orphans of the namespace reap themselves
             if self._means.capabilities:
                 capabilities.drop_all()
+            linux.prctl(linux.PR_SET_DUMPABLE, 0)  # as the image is: the program may be running before it
             init_image.run(self._init_image)
         finally:
             os._exit(FAILED_STATUS)

@@ -100,6 +100,13 @@ async def test_the_kernels_settings_and_a_workloads_own_limits_are_read_only(rig
     assert said.count("Read-only file system") >= 3
 
 
+async def test_the_init_of_a_workload_is_no_way_to_the_nodes_own_files(rig: Rig) -> None:
+    ways = ("root/proc/sys/kernel/core_pattern", "root/sys/fs/cgroup", "cwd/etc", "exe", "maps", "ns/mnt", "mem")
+    script = "; ".join(f"cat /proc/1/{way} 2>&1 >/dev/null || true" for way in ways)
+    said = (await output_of(rig, "p/init.0", "/bin/sh", "-c", script)).splitlines()
+    assert [line.rpartition(": ")[2] for line in said] == ["Permission denied"] * len(ways)
+
+
 async def test_two_workloads_neither_see_nor_signal_nor_share_memory_with_each_other(rig: Rig) -> None:
     name = f"skerry-{rig.node}"
     leaves = f"ipcmk -M 4096 >/dev/null; touch /dev/shm/{name}; hostname first; echo ready; exec sleep 100"
