@@ -1,4 +1,4 @@
-"""The agent's side of the sandboxer's socket.
+"""What the agent asks of the sandboxer.
 
 Owns: connecting (and starting an absent sandboxer), requests and their answers, the stream of
 workload events.  Must not know: replicas, sessions, or what the agent concludes from an event.
@@ -11,15 +11,14 @@ event stream end with `SandboxerGone`; connect again.
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import msgspec
 from msgspec import Struct
 
+from agents.sandbox_channel import Channel, SocketChannel
 from agents.sandbox_launch import CONNECT_TIMEOUT_S, SandboxerOptions, SandboxerUnavailable, open_socket
 from agents.sandboxer import protocol
 from raft.errors import SkerryError
@@ -150,17 +149,16 @@ def spec_of(assignment: Assignment, generation: int = 0) -> dict[str, Any]:
 class SandboxClient:
     """One connection to the sandboxer of a directory.  Make it with `connect`."""
 
-    def __init__(self, sock: socket.socket, clocks: TraceClocks | None) -> None:
-        self._sock = sock
+    def __init__(self, channel: Channel, clocks: TraceClocks | None) -> None:
+        self._channel = channel
         self._clocks = clocks
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._next_id = 1
-        self._outbox: deque[bytes] = deque()
         self._events: asyncio.Queue[WorkloadEvent | None] = asyncio.Queue(EVENTS_MAX)
         self._gone: str | None = None
         self.hello: SandboxerHello
-        self._loop.add_reader(sock.fileno(), self._readable)
+        channel.open(self._received, self._end)
 
     @classmethod
     async def connect(
@@ -177,15 +175,31 @@ class SandboxClient:
             SandboxerUnavailable: none answers within `CONNECT_TIMEOUT_S`; the message quotes its log.
             SandboxerRefused: it speaks another protocol version.
         """
+
+        async def opened() -> Channel:
+            return SocketChannel(await open_socket(directory, options if start_if_absent else None))
+
+        return await cls.over(opened, clocks=clocks, again=start_if_absent)
+
+    @classmethod
+    async def over(
+        cls, opened: Callable[[], Awaitable[Channel]], *, clocks: TraceClocks | None = None, again: bool = True
+    ) -> Self:
+        """Connect over the channel that `opened` gives; with `again`, over another one where it ends before the hello.
+
+        Raises:
+            SandboxerGone: it ended before the hello, also when tried again for `CONNECT_TIMEOUT_S`.
+            SandboxerRefused: it speaks another protocol version.
+        """
         deadline = asyncio.get_running_loop().time() + CONNECT_TIMEOUT_S
         while True:
-            client = cls(await open_socket(directory, options if start_if_absent else None), clocks)
+            client = cls(await opened(), clocks)
             try:
                 answer = await client._request("hello", protocol=protocol.PROTOCOL_VERSION)
                 client.hello = msgspec.convert(answer, SandboxerHello)
             except SandboxerGone:  # it was just ending: the next one may be started
                 await client.close()
-                if not start_if_absent or asyncio.get_running_loop().time() > deadline:
+                if not again or asyncio.get_running_loop().time() > deadline:
                     raise
             except BaseException:
                 await client.close()
@@ -276,8 +290,7 @@ class SandboxClient:
             _, message["lc"], message["hlc"] = self._clocks.stamp_send()
         future: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._waiting[number] = future
-        self._outbox.append(protocol.encode(message))
-        self._writable()
+        self._channel.send(message)
         try:
             async with asyncio.timeout(timeout_s):
                 answer = await future
@@ -294,30 +307,12 @@ class SandboxClient:
             )
         return answer
 
-    def _writable(self) -> None:
+    def _received(self, message: dict[str, Any]) -> None:
+        if self._gone is not None:
+            return
         try:
-            while self._outbox:
-                protocol.send(self._sock, self._outbox[0])
-                self._outbox.popleft()
-        except BlockingIOError:
-            self._loop.add_writer(self._sock.fileno(), self._writable)
-            return
-        except (OSError, protocol.ProtocolError) as error:
-            self._end(f"sending failed: {error}")
-            return
-        self._loop.remove_writer(self._sock.fileno())
-
-    def _readable(self) -> None:
-        try:
-            for _ in range(64):
-                message = protocol.receive(self._sock)
-                if message is None:
-                    self._end("the sandboxer closed the connection")
-                    return
-                self._take(message)
-        except BlockingIOError:
-            return
-        except (OSError, protocol.ProtocolError, msgspec.ValidationError, asyncio.QueueFull) as error:
+            self._take(message)
+        except (msgspec.ValidationError, asyncio.QueueFull) as error:
             self._end(f"receiving failed: {error!r}")
 
     def _take(self, message: dict[str, Any]) -> None:
@@ -337,9 +332,7 @@ class SandboxClient:
         if self._gone is not None:
             return
         self._gone = why
-        self._loop.remove_reader(self._sock.fileno())
-        self._loop.remove_writer(self._sock.fileno())
-        self._sock.close()
+        self._channel.close()
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(SandboxerGone(why))

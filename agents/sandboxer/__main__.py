@@ -21,16 +21,19 @@ import sys
 import time
 from typing import Final
 
-from agents.sandboxer import adoption, fence, isolation, journal_file, linux, protocol
+from agents.sandboxer import adoption, isolation, journal_file, linux, protocol
 from agents.sandboxer import events as ev
 from agents.sandboxer.cgroups import detect
 from agents.sandboxer.cgroups.base import CgroupError
 from agents.sandboxer.core import Core
 from agents.sandboxer.journal import Journal
+from agents.sandboxer.kernel import LINUX
 from agents.sandboxer.loop import Loop
 from agents.sandboxer.network import Network
 from agents.sandboxer.network_publish import Publisher
 from agents.sandboxer.output import Outputs
+from agents.sandboxer.process import Spawner
+from agents.sandboxer.requests import Desk
 from agents.sandboxer.runtime import Runtime
 from agents.sandboxer.server import Server
 from agents.sandboxer.trace import Tracer, meta_fields
@@ -101,9 +104,7 @@ class Sandboxer:
         tree = detect.tree_name(options.cgroup_root, options.cluster, options.node)
         self._isolation = isolation.find(options.cgroups, tree, self._directory)
         linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
-        boot_id = linux.boot_id()
-        kept = fence.decode(self._isolation.backend.kept_lease(), boot_id)
-        recall = adoption.recall(self._isolation.backend, contents.records, boot_id, kept)
+        recall = adoption.recover(self._isolation.backend, contents.records, LINUX)
         journal_file.rewrite(journal_path, recall.records, keep_damaged=bool(contents.damaged))
         incarnation = os.urandom(8).hex()
         self._loop = Loop()
@@ -122,7 +123,7 @@ class Sandboxer:
             "protocol": protocol.PROTOCOL_VERSION,
             "incarnation": incarnation,
             "pid": os.getpid(),
-            "boot_id": boot_id,
+            "boot_id": LINUX.boot_id(),
             "node": options.node,
             "cluster": options.cluster,
             "isolation": self._isolation.level,
@@ -136,7 +137,8 @@ class Sandboxer:
             namespaces=self._isolation.means.namespaces,
             lacking=self._isolation.no_bridge,
         )
-        self._server = Server(self._loop, self._directory, core, self._tracer, hello)
+        self._server = Server(self._loop, self._directory, self._tracer)
+        self._desk = Desk(self._loop, core, hello, self._server.send)
         self._runtime = Runtime(
             loop=self._loop,
             core=core,
@@ -145,10 +147,11 @@ class Sandboxer:
             outputs=Outputs(os.path.join(self._directory, protocol.OUTPUT_DIRECTORY), options.output_bytes_max),
             tracer=self._tracer,
             network=self._network,
-            means=self._isolation.means,
+            kernel=LINUX,
+            spawner=Spawner(self._isolation.means),
             environment={"SKERRY_NODE": options.node, "SKERRY_CLUSTER": options.cluster},
             recall=recall,
-            say=self._server.say,
+            say=self._desk.say,
         )
         self._tracer.emit("meta", **meta_fields(options.node, options.revision))
         self._status = 0
@@ -157,7 +160,8 @@ class Sandboxer:
         """Serve until told to end."""
         self._journal.open()
         self._take_signals()
-        self._server.listen(self._runtime, self._finish)
+        self._desk.open(self._runtime, self._finish)
+        self._server.listen(self._desk.take, self._desk.left)
         self._runtime.begin()
         linux.set_name("skerry-sandbox")
         _log(f"ready; isolation: {self._isolation.level} {self._isolation.why}".rstrip())
@@ -204,7 +208,7 @@ class Sandboxer:
         self._journal.close()
         self._server.stop_listening()
         for caller in finish.callers:
-            self._server.answer(caller, {})
+            self._desk.answer(caller, {})
         self._server.close()
         self._loop.stop()
 

@@ -12,18 +12,24 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
 
 from agents.sandboxer import attempt as attempts
-from agents.sandboxer import linux, protocol
+from agents.sandboxer import fence, protocol
 from agents.sandboxer.cgroups.base import Backend
 from agents.sandboxer.events import Memory, Status, Survivor
 from agents.sandboxer.fence import NO_LEASE, Lease
 from agents.sandboxer.journal_file import Record
+from agents.sandboxer.kernel import LINUX
+from agents.sandboxer.linux import ProcessStat
 from agents.sandboxer.process import WAITING_NAME
 from agents.sandboxer.spec import Card, Key
+
+if TYPE_CHECKING:
+    from agents.sandboxer.surroundings import Kernel
 
 IDENTITY_VERSION: Final = 1
 NOT_STARTED: Final = "its sandboxer ended before the program ran"
@@ -114,7 +120,36 @@ def identity_bytes(card: Card, boot_id: str, processes: dict[str, Any]) -> bytes
     return json.dumps({"v": IDENTITY_VERSION, "boot": boot_id, **attempts.card_fields(card), **processes}).encode()
 
 
-def recall(backend: Backend, records: list[Record], boot_id: str, lease: Lease = NO_LEASE) -> Recall:
+class Verdict(Enum):
+    """Who has the number of a process that was recorded."""
+
+    GONE = "gone"
+    WAITS = "waits"
+    """It stands before its exec: the program never ran."""
+    OURS = "ours"
+
+
+def judged(stat: ProcessStat | None, ticks: int, in_group: Callable[[], bool]) -> Verdict:
+    """Whether it is the process that started at `ticks`; one that lives must be in its group, too.
+
+    `stat` was read after its pidfd was opened, so what is concluded is true of the pidfd's process.
+    """
+    if stat is None or stat.start_ticks != ticks:
+        return Verdict.GONE
+    if not stat.zombie and not in_group():
+        return Verdict.GONE
+    return Verdict.WAITS if stat.name == WAITING_NAME else Verdict.OURS
+
+
+def recover(backend: Backend, records: list[Record], kernel: Kernel) -> Recall:
+    """Everything that is to be known at the start, the lease that was kept included."""
+    boot_id = kernel.boot_id()
+    return recall(backend, records, boot_id, fence.decode(backend.kept_lease(), boot_id), kernel)
+
+
+def recall(
+    backend: Backend, records: list[Record], boot_id: str, lease: Lease = NO_LEASE, kernel: Kernel = LINUX
+) -> Recall:
     """Put journal and cgroup tree together."""
     journal = _Journal()
     for record in records:
@@ -132,7 +167,7 @@ def recall(backend: Backend, records: list[Record], boot_id: str, lease: Lease =
             continue
         card = card_of(identity)
         seen[card.key] = True
-        survivor, descriptors = _from_tree(backend, name, identity, card, journal.attempts.get(card.key))
+        survivor, descriptors = _from_tree(backend, kernel, name, identity, card, journal.attempts.get(card.key))
         survivors.append(survivor)
         if descriptors is not None:
             found[card.key] = descriptors
@@ -155,7 +190,7 @@ def _identity(backend: Backend, name: str, boot_id: str) -> dict[str, Any] | Non
 
 
 def _from_tree(
-    backend: Backend, name: str, identity: dict[str, Any], card: Card, remembered: _Remembered | None
+    backend: Backend, kernel: Kernel, name: str, identity: dict[str, Any], card: Card, remembered: _Remembered | None
 ) -> tuple[Survivor, Found | None]:
     pid, unix_ms = int(identity.get("pid", 0)), int(identity.get("t", 0))
     oom_kills = backend.oom_kills(name)
@@ -166,14 +201,9 @@ def _from_tree(
         never = Status(None, None, NOT_STARTED)
         return Survivor(card, 0, unix_ms, never, oom_kills, "start-failed"), None
     init_pid = int(identity.get("init", 0))
-    init_pidfd = open_checked(init_pid, int(identity.get("init_ticks", 0))) if init_pid else -1
-    pidfd = open_checked(pid, int(identity.get("ticks", 0)))
-    stat = linux.process_stat(pid) if pidfd >= 0 else None
-    ours = stat is not None and (stat.zombie or backend.contains(name, pid))
-    waits = stat is not None and stat.name == WAITING_NAME
-    if pidfd >= 0 and (waits or not ours):
-        os.close(pidfd)
-        pidfd = -1
+    init_pidfd, _ = _opened(kernel, init_pid, int(identity.get("init_ticks", 0)), lambda: True)
+    pidfd, verdict = _opened(kernel, pid, int(identity.get("ticks", 0)), lambda: backend.contains(name, pid))
+    waits = verdict is Verdict.WAITS
     unseen = Status(None, None, NOT_STARTED if waits else UNSEEN)
     reason = "start-failed" if waits else ""
     status = None if pidfd >= 0 else unseen
@@ -181,17 +211,19 @@ def _from_tree(
     return survivor, Found(name, pid, pidfd, init_pid if init_pidfd >= 0 else 0, init_pidfd, identity.get("net"))
 
 
-def open_checked(pid: int, ticks: int) -> int:
-    """A pidfd of the process `pid` that started at `ticks`; -1 when that process is gone."""
+def _opened(kernel: Kernel, pid: int, ticks: int, in_group: Callable[[], bool]) -> tuple[int, Verdict]:
+    """A pidfd of the process that was recorded, -1 unless it is ours; opened first, judged then."""
+    if not pid:
+        return -1, Verdict.GONE
     try:
-        pidfd = os.pidfd_open(pid)
+        pidfd = kernel.open_process(pid)
     except OSError:
-        return -1
-    stat = linux.process_stat(pid)
-    if stat is None or stat.start_ticks != ticks:
-        os.close(pidfd)
-        return -1
-    return pidfd
+        return -1, Verdict.GONE
+    verdict = judged(kernel.stat(pid), ticks, in_group)
+    if verdict is not Verdict.OURS:
+        kernel.close(pidfd)
+        pidfd = -1
+    return pidfd, verdict
 
 
 def _from_journal(attempt: _Remembered, boot_id: str) -> Survivor:

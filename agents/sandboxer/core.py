@@ -27,7 +27,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from agents.sandboxer import events as ev
-from agents.sandboxer import terms
+from agents.sandboxer import fence, terms
 from agents.sandboxer.attempt import Attempt, State, card_fields, conclude, exit_fields, record_of
 from agents.sandboxer.fence import Lease
 from agents.sandboxer.spec import STOP, Key
@@ -189,7 +189,7 @@ class Core:
         if any(a.card.allocation == card.allocation and a.state is not State.EXITED for a in self._attempts.values()):
             message = f"an older attempt of {card.allocation} still runs"
             return ev.Refuse(caller, terms.EPOCH_BUSY, message, "stop it, and start after its exit", True)
-        if card.on_disconnect == STOP and not self._lease.allows(event.registration, now_ns):
+        if not fence.may_run(self._lease, card.on_disconnect, event.registration, now_ns):
             message = f"{card.allocation} starts only under a lease of registration {event.registration}"
             return ev.Refuse(caller, terms.NO_LEASE, message, "ask again once the lease is confirmed", True)
         if self._journal_error:

@@ -6,28 +6,26 @@ Owns: the rungs of the ladder below waitid.  Must not know: attempts.
 from __future__ import annotations
 
 import os
-import signal
+from typing import TYPE_CHECKING
 
 from agents.sandboxer import events as ev
-from agents.sandboxer import linux
+
+if TYPE_CHECKING:
+    from agents.sandboxer.surroundings import Kernel
 
 
-def of_stranger(pid: int, pidfd: int) -> int | None:
+def of_stranger(kernel: Kernel, pid: int, pidfd: int) -> int | None:
     """An ended process's wait status: from the kernel once it is reaped, else from its zombie; None = ask again."""
-    status = linux.exit_status_of_pidfd(pidfd)
-    return of_zombie(pid, pidfd) if status is None else status
+    status = kernel.told(pidfd)
+    return of_zombie(kernel, pid, pidfd) if status is None else status
 
 
-def of_zombie(pid: int, pidfd: int) -> int | None:
+def of_zombie(kernel: Kernel, pid: int, pidfd: int) -> int | None:
     """The wait status /proc shows of a process that ended and is not reaped yet; to root alone."""
-    stat = linux.process_stat(pid)
-    if stat is None or not stat.zombie or os.geteuid() != 0:
+    stat = kernel.stat(pid)
+    if stat is None or not stat.zombie or not kernel.sees_zombies():
         return None
-    try:
-        signal.pidfd_send_signal(pidfd, 0)  # works until it is reaped: until then the number is its own
-    except ProcessLookupError:
-        return None
-    return stat.wait_status
+    return stat.wait_status if kernel.signal(pidfd, 0) else None  # until it is reaped the number is its own
 
 
 def decoded(status: int | None) -> ev.Status:

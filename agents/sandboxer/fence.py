@@ -14,6 +14,8 @@ import json
 from dataclasses import dataclass
 from typing import Final
 
+from agents.sandboxer.spec import STOP
+
 LEASE_NS_MAX: Final = 3_600 * 1_000_000_000
 """A deadline further away than this is no lease."""
 
@@ -46,6 +48,11 @@ class Lease:
 
 NO_LEASE: Final = Lease()
 """None was ever."""
+
+
+def may_run(lease: Lease, on_disconnect: str, registration: int, now_ns: int) -> bool:
+    """Whether a workload that was decided under `registration` may start: asked at the start, and last before exec."""
+    return on_disconnect != STOP or lease.allows(registration, now_ns)
 
 
 def encode(lease: Lease, boot_id: str) -> bytes:

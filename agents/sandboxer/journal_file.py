@@ -55,6 +55,11 @@ def parse(data: bytes) -> Contents:
     return Contents(records, damaged)
 
 
+def torn_bytes(tail: bytes) -> int:
+    """Bytes of a last line that was not written to its end, to be cut before anything is appended."""
+    return len(tail) - (tail.rfind(b"\n") + 1)
+
+
 def _record_of(line: bytes) -> Record | None:
     checksum, _, body = line.partition(b" ")
     try:

@@ -13,7 +13,7 @@ import socket
 from typing import Final, NoReturn
 
 from agents.sandboxer import linux
-from agents.sandboxer.journal_file import JournalError, lock
+from agents.sandboxer.journal_file import JournalError, lock, torn_bytes
 
 RECORD: Final = b"J"
 TRACE: Final = b"T"
@@ -60,8 +60,8 @@ class Writer:
         lock(journal, self._path)
         size = os.fstat(journal).st_size
         tail = os.pread(journal, min(size, MESSAGE_BYTES_MAX), max(0, size - MESSAGE_BYTES_MAX))
-        if tail and not tail.endswith(b"\n"):
-            os.ftruncate(journal, size - (len(tail) - (tail.rfind(b"\n") + 1)))
+        if torn := torn_bytes(tail):
+            os.ftruncate(journal, size - torn)
         trace = -1
         if self._trace_path is not None:
             trace = os.open(self._trace_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

@@ -5,16 +5,16 @@ Owns: that order (group with identity, fork, process ids recorded, go).  Must no
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agents.sandboxer import adoption, fence, linux, namespaces, process
+from agents.sandboxer import adoption, fence, namespaces, process
 from agents.sandboxer.cgroups.base import Backend, Limits
-from agents.sandboxer.network import Connection, Network
-from agents.sandboxer.output import Outputs
+from agents.sandboxer.network import Connection
 from agents.sandboxer.spec import Card, Spec
+
+if TYPE_CHECKING:
+    from agents.sandboxer.surroundings import Child, Kernel, Network, Outputs, Spawner
 
 
 class Launcher:
@@ -25,17 +25,19 @@ class Launcher:
         backend: Backend,
         outputs: Outputs,
         network: Network,
-        means: process.Means,
+        kernel: Kernel,
+        spawner: Spawner,
         environment: dict[str, str],
     ) -> None:
         self._backend = backend
         self._outputs = outputs
         self._network = network
         self._environment = environment
-        self._spawner = process.Spawner(means)
-        self._boot_id = linux.boot_id()
+        self._kernel = kernel
+        self._spawner = spawner
+        self._boot_id = kernel.boot_id()
 
-    def launch(self, spec: Spec, name: str, may_run: Callable[[], bool]) -> process.Child:
+    def launch(self, spec: Spec, name: str, may_run: Callable[[], bool]) -> Child:
         """Make group and processes, record them, and let the program run; OSError, and nothing left, if not.
 
         `may_run` is asked last of all; LeaseOver (an OSError) when it says no.
@@ -64,7 +66,7 @@ class Launcher:
             raise
         finally:
             for fd in opened:
-                os.close(fd)
+                self._kernel.close(fd)
         return child
 
     def _plan(
@@ -91,13 +93,13 @@ class Launcher:
             address_space_bytes=0 if self._backend.confines else spec.memory_bytes,
         )
 
-    def _record(self, card: Card, name: str, child: process.Child, connection: Connection) -> None:
+    def _record(self, card: Card, name: str, child: Child, connection: Connection) -> None:
         """Write the processes' identities on the cgroup, before the program may run."""
-        processes: dict[str, Any] = {"t": time.time_ns() // 1_000_000}
+        processes: dict[str, Any] = {"t": self._kernel.wall_ms()}
         if connection.address:
             processes["net"] = connection.record()
         for role, pid in (("", child.pid), ("init", child.init_pid)):
-            stat = linux.process_stat(pid) if pid else None
+            stat = self._kernel.stat(pid) if pid else None
             if stat is not None:
                 processes |= {role or "pid": pid, f"{role}_ticks" if role else "ticks": stat.start_ticks}
         self._backend.write_identity(name, adoption.identity_bytes(card, self._boot_id, processes))

@@ -7,25 +7,22 @@ Must not know: clients and sockets (it has callbacks), or why anything is decide
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from agents.sandboxer import adoption, exit_status, fence, linux, process, protocol
+from agents.sandboxer import adoption, exit_status, fence, process, protocol
 from agents.sandboxer import events as ev
 from agents.sandboxer.cgroups.base import Backend
 from agents.sandboxer.core import Core
-from agents.sandboxer.journal import Journal
 from agents.sandboxer.launcher import Launcher
-from agents.sandboxer.loop import Loop
-from agents.sandboxer.network import Network
-from agents.sandboxer.output import CHECK_S, Outputs
-from agents.sandboxer.spec import STOP, Key, Spec
-from agents.sandboxer.trace import Tracer
+from agents.sandboxer.output import CHECK_S
+from agents.sandboxer.spec import Key, Spec
+
+if TYPE_CHECKING:
+    from agents.sandboxer.surroundings import Journal, Kernel, Loop, Network, Outputs, Spawner, Tracer
 
 EMPTY_CHECK_S: Final = 0.002
 EMPTY_CHECK_S_MAX: Final = 0.1
@@ -72,7 +69,8 @@ class Runtime:
         outputs: Outputs,
         tracer: Tracer,
         network: Network,
-        means: process.Means,
+        kernel: Kernel,
+        spawner: Spawner,
         environment: dict[str, str],
         recall: adoption.Recall,
         say: Callable[[ev.Reply | ev.Refuse | ev.Announce | ev.Finish], None],
@@ -85,12 +83,13 @@ class Runtime:
         self._network = network
         self._tracer = tracer
         self._say = say
-        self._launcher = Launcher(backend, outputs, network, means, environment)
+        self._launcher = Launcher(backend, outputs, network, kernel, spawner, environment)
         self._handles: dict[Key, Handle] = {}
         self._events: deque[ev.Event] = deque()
         self._stepping = False
         self._tick_ns: int | None = None
-        self._boot_id = linux.boot_id()
+        self._kernel = kernel
+        self._boot_id = kernel.boot_id()
         self._leftovers = recall.leftovers
         for key, item in recall.found.items():
             self._adopt(key, item)
@@ -144,12 +143,9 @@ class Runtime:
         for handle in self._handles.values():
             known.update((handle.pid, handle.init_pid))
         with contextlib.suppress(OSError):
-            with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
-                children = [int(pid) for pid in file.read().split()]
-            for pid in children:
+            for pid in self._kernel.children():
                 if pid not in known:
-                    with contextlib.suppress(ChildProcessError):
-                        os.waitpid(pid, os.WNOHANG)
+                    self._kernel.reap(pid)
 
     def _perform(self, effect: ev.Effect) -> None:
         match effect:
@@ -221,17 +217,18 @@ class Runtime:
         self._handles[key] = handle
         self._watch(handle)
         self._loop.add_reader(handle.report, lambda: self._reported(handle))
-        self.dispatch(ev.Spawned(key, child.pid, time.time_ns() // 1_000_000))
+        self.dispatch(ev.Spawned(key, child.pid, self._kernel.wall_ms()))
 
     def _may_run(self, spec: Spec) -> bool:
         """The last look before a program is let through."""
-        return spec.card.on_disconnect != STOP or self._core.lease.lasts(self._loop.now_ns())
+        lease = self._core.lease
+        return fence.may_run(lease, spec.card.on_disconnect, lease.registration, self._loop.now_ns())
 
     def _reported(self, handle: Handle, *, ended: bool = False) -> None:
         """Read what the child says before exec; all is said at the end of the pipe, or when it `ended`."""
         while True:
             try:
-                data = os.read(handle.report, process.REPORT_BYTES_MAX)
+                data = self._kernel.read(handle.report, process.REPORT_BYTES_MAX)
             except BlockingIOError:
                 if not ended:
                     return
@@ -274,15 +271,15 @@ class Runtime:
     def _terminate(self, key: Key) -> None:
         handle = self._handles.get(key)
         if handle is not None and not handle.main_gone:
-            _signal(handle.pidfd, signal.SIGTERM)
+            self._kernel.signal(handle.pidfd, signal.SIGTERM)
 
     def _kill(self, key: Key) -> None:
         handle = self._handles.get(key)
         name = protocol.directory_name(*key)
         if handle is not None and not handle.init_gone and handle.init_pidfd >= 0:
-            _signal(handle.init_pidfd, signal.SIGKILL)
+            self._kernel.signal(handle.init_pidfd, signal.SIGKILL)
         elif handle is not None and not handle.main_gone:
-            _signal(handle.pidfd, signal.SIGKILL)
+            self._kernel.signal(handle.pidfd, signal.SIGKILL)
         with contextlib.suppress(OSError):
             self._backend.kill(name)
         self._check_empty(key)
@@ -290,19 +287,17 @@ class Runtime:
     def _main_readable(self, handle: Handle) -> None:
         """The main process ended: learn how, reap it, tell the core."""
         try:
-            ended = os.waitid(os.P_PIDFD, handle.pidfd, os.WEXITED | os.WNOHANG)
+            status = self._kernel.wait(handle.pidfd)
         except ChildProcessError:
             self._loop.remove(handle.pidfd)
             self._ask_foreign(handle, self._loop.now_ns() + int(FOREIGN_STATUS_S_MAX * 1e9))
             return
-        if ended is None:
-            return
-        code = ended.si_status if ended.si_code == os.CLD_EXITED else None
-        self._main_ended(handle, ev.Status(code, None if code is not None else ended.si_status))
+        if status is not None:
+            self._main_ended(handle, status)
 
     def _ask_foreign(self, handle: Handle, deadline_ns: int) -> None:
         """The status of a process that is not our child: from its zombie, or from the kernel once it is reaped."""
-        status = exit_status.of_stranger(handle.pid, handle.pidfd)
+        status = exit_status.of_stranger(self._kernel, handle.pid, handle.pidfd)
         if status is None and self._loop.now_ns() < deadline_ns:
             self._loop.call_later(FOREIGN_CHECK_S, lambda: self._ask_foreign(handle, deadline_ns))
             return
@@ -318,15 +313,14 @@ class Runtime:
 
     def _init_readable(self, handle: Handle) -> None:
         with contextlib.suppress(ChildProcessError):  # an adopted one is not ours to reap
-            if os.waitid(os.P_PIDFD, handle.init_pidfd, os.WEXITED | os.WNOHANG) is None:
+            if self._kernel.wait(handle.init_pidfd) is None:
                 return
         self._loop.remove(handle.init_pidfd)
         handle.init_gone = True
         self._check_empty(handle.key)
 
     def _oom_readable(self, handle: Handle) -> None:
-        with contextlib.suppress(OSError):
-            os.eventfd_read(handle.oom)
+        self._kernel.take_event(handle.oom)
         self._look_for_oom(handle, 0)
 
     def _look_for_oom(self, handle: Handle, looked: int) -> None:
@@ -380,7 +374,7 @@ class Runtime:
         fd = getattr(handle, field)
         if fd >= 0:
             self._loop.remove(fd)
-            os.close(fd)
+            self._kernel.close(fd)
             setattr(handle, field, -1)
 
     def _release(self, name: str, began_ns: int) -> None:
@@ -390,8 +384,3 @@ class Runtime:
                 return
         if self._loop.now_ns() - began_ns < REMOVE_S_MAX * 1e9:
             self._loop.call_later(REMOVE_RETRY_S, lambda: self._release(name, began_ns))
-
-
-def _signal(pidfd: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(pidfd, number)
