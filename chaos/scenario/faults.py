@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-from chaos.links import Pair, ProxyLinks
-from chaos.scenario.cluster import Cluster, View
-from chaos.scenario.load import Emitter
+from chaos.links import Pair
+from chaos.scenario.backend import Backend
 from chaos.scenario.model import Lease, Step, seconds
 from chaos.scenario.selectors import Roles, resolve, resolve_groups
+from chaos.scenario.view import View
 from raft.errors import SkerryError
 
 
@@ -25,11 +25,11 @@ class Injector:
         fired: fault id → the nodes it hit.
     """
 
-    def __init__(self, cluster: Cluster, links: ProxyLinks, view: View, trace: Emitter, dice: Random, run: str) -> None:
-        self._cluster = cluster
-        self._links = links
+    def __init__(self, backend: Backend, view: View, dice: Random, run: str) -> None:
+        self._processes = backend.processes
+        self._links = backend.links
         self._view = view
-        self._trace = trace
+        self._trace = backend.tracer
         self._dice = dice
         self._run = run
         self._in_force: dict[str, tuple[Step, tuple[str, ...]]] = {}
@@ -47,7 +47,7 @@ class Injector:
             self._tell("fault", fault, step, nodes, {"target": step.target})
             self._in_force[lease.id] = (step, nodes)
             for node in nodes:
-                await (self._cluster.kill(node) if step.fault == "kill" else self._cluster.pause(node))
+                await (self._processes.kill(node) if step.fault == "kill" else self._processes.pause(node))
             words = f"{step.fault} {', '.join(nodes)}"
         else:
             nodes, pairs, args = await self._links_of(step)
@@ -70,13 +70,13 @@ class Injector:
         step, nodes = found
         fault = f"{self._run}-{id}"
         if step.fault == "kill":
-            running = await self._cluster.pids()
+            running = await self._processes.pids()
             for node in nodes:
                 if node not in running:
-                    await self._cluster.start(node)
+                    await self._processes.start(node)
         elif step.fault == "pause":
             for node in nodes:
-                await self._cluster.resume(node)
+                await self._processes.resume(node)
         else:
             await self._links.heal(fault)
         self._in_force.pop(id, None)

@@ -10,11 +10,9 @@ replica, which either resolves it or makes it happen.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+from typing import Any
 
-import aiohttp
-
-from chaos.scenario.cluster import Cluster
+from chaos.scenario.backend import Api, Emitter, NotSent, Unanswered
 from chaos.scenario.model import Load, seconds
 
 ASK_AGAIN_S = 10.0
@@ -22,14 +20,6 @@ ASK_AGAIN_S = 10.0
 ASK_AGAIN_AFTER_S = 0.5
 INFLIGHT_MAX = 64
 """Requests of one client under way; past this it skips a turn."""
-
-
-class Emitter(Protocol):
-    """Where trace events go."""
-
-    def emit(self, kind: str, /, **fields: Any) -> object:
-        """Record one event."""
-        ...
 
 
 class LoadGenerator:
@@ -41,10 +31,9 @@ class LoadGenerator:
         unknown: request id → job, of those that nobody answered.
     """
 
-    def __init__(self, load: Load, cluster: Cluster, session: aiohttp.ClientSession, trace: Emitter, run: str) -> None:
+    def __init__(self, load: Load, api: Api, trace: Emitter, run: str) -> None:
         self._load = load
-        self._cluster = cluster
-        self._session = session
+        self._api = api
         self._trace = trace
         self._run = run
         self._timeout_s = seconds(load.timeout, "load.timeout")
@@ -56,13 +45,13 @@ class LoadGenerator:
     async def run(self, stop: asyncio.Event) -> None:
         """Submit until `stop`, then wait for what is under way."""
         async with asyncio.TaskGroup() as tasks:
-            for number, replica in enumerate(sorted(self._cluster.apis)):
+            for number, replica in enumerate(self._api.replicas):
                 tasks.create_task(self._client(number, replica, stop))
             tasks.create_task(self._ask_again(stop))
 
     async def _client(self, number: int, replica: str, stop: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
-        clients = len(self._cluster.apis)
+        clients = len(self._api.replicas)
         period = clients / self._load.per_second
         due = loop.time() + period * number / clients
         turn = 0
@@ -82,7 +71,7 @@ class LoadGenerator:
         turn = 0
         while not await _is_set_within(stop, ASK_AGAIN_AFTER_S):
             for request, job in list(self.unknown.items())[:INFLIGHT_MAX]:
-                replicas = sorted(self._cluster.apis)
+                replicas = self._api.replicas
                 turn += 1
                 await self._submit(request, job, replicas[turn % len(replicas)])
 
@@ -92,7 +81,7 @@ class LoadGenerator:
         common = {"id": request, "client": f"client-{replica}", "op": "submit", "key": key}
         self._trace.emit("op", ph="invoke", value={}, **common)
         body = {"job": self._job(job), "request_id": request}
-        phase, value, code = await self._call(self._cluster.apis[replica] + "/v1/jobs", body)
+        phase, value, code = await self._call(replica, "/v1/jobs", body)
         self._trace.emit("op", ph=phase, value=value, code=code, **common)
         if phase == "ok":
             self.acknowledged.append((asyncio.get_running_loop().time(), value["index"]))
@@ -113,18 +102,15 @@ class LoadGenerator:
             "terminationGracePeriodSeconds": load.grace,
         }
 
-    async def _call(self, url: str, body: dict[str, Any]) -> tuple[str, dict[str, Any], str]:
+    async def _call(self, replica: str, path: str, body: dict[str, Any]) -> tuple[str, dict[str, Any], str]:
         """(phase, value, code) of one request."""
         try:
-            async with asyncio.timeout(self._timeout_s):
-                async with self._session.post(url, json=body) as answer:
-                    found = await answer.json(content_type=None)
-        except aiohttp.ClientConnectorError:
-            return "fail", {}, "unreachable"  # no connection, so the request never left
-        except TimeoutError:
-            return "info", {}, "timeout"
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            return "info", {}, type(error).__name__
+            answer = await self._api.ask(replica, path, body=body, timeout_s=self._timeout_s)
+        except NotSent:
+            return "fail", {}, "unreachable"
+        except Unanswered as error:
+            return "info", {}, error.code
+        found = answer.document
         if not isinstance(found, dict):
             return "info", {}, "not-understood"
         if answer.status in (200, 201) and isinstance(found.get("index"), int):
@@ -138,7 +124,7 @@ class LoadGenerator:
             async with asyncio.timeout(ASK_AGAIN_S):
                 while self.unknown:
                     for request, job in list(self.unknown.items()):
-                        for replica in sorted(self._cluster.apis):
+                        for replica in self._api.replicas:
                             await self._submit(request, job, replica)
                             if request not in self.unknown:
                                 break
@@ -149,9 +135,9 @@ class LoadGenerator:
     async def stop_jobs(self) -> None:
         """Stop the jobs that this load made, so that nothing of it runs on."""
         for number in range(self._load.jobs if self._load.replicas else 0):
-            for api in self._cluster.apis.values():
-                url = f"{api}/v1/jobs/default/{self._run}-{number}/stop"
-                phase, _, _ = await self._call(url, {"request_id": f"{self._run}.stop.{number}"})
+            path = f"/v1/jobs/default/{self._run}-{number}/stop"
+            for replica in self._api.replicas:
+                phase, _, _ = await self._call(replica, path, {"request_id": f"{self._run}.stop.{number}"})
                 if phase == "ok":
                     break
 

@@ -1,7 +1,8 @@
-"""Running a scenario against a live cluster.
+"""Running a scenario: the order of a run, and its verdict.
 
-Owns: the order of a run (steady, load, faults on their leases, heal, settle, judge) and that it
-always heals, whatever happens.  Must not know: how faults, load and checkers work.
+Owns: the order (steady, load, faults on their leases, heal, settle, judge) and that it always heals,
+whatever happens.  Must not know: what kind of cluster it is (`chaos.scenario.backend`), or how faults,
+load and checkers work.
 """
 
 from __future__ import annotations
@@ -12,24 +13,17 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-import aiohttp
 from msgspec import Struct
 
-from chaos.links import ProxyLinks
-from chaos.scenario.cluster import Cluster, View, until
+from chaos.scenario.backend import Backend
 from chaos.scenario.faults import Injector
 from chaos.scenario.load import LoadGenerator
 from chaos.scenario.measures import metrics, sometimes
 from chaos.scenario.model import Lease, Scenario, leases, seconds
-from chaos.toxiproxy_client import ToxiproxyClient
+from chaos.scenario.view import View, until
 from chaos.trace.check import CheckResult, check_trace
 from chaos.trace.checkers import Finding
-from chaos.trace.events import FLUSH_MS, Trace
-from chaos.trace.reader import read_trace
-from cluster.clock import SystemClock
-from cluster.dice import SystemDice
-from cluster.trace import Tracer, new_incarnation
-from cluster.trace_writer import file_tracer
+from chaos.trace.events import Trace
 from raft.errors import SkerryError
 
 STEADY_TIMEOUT_S = 15.0
@@ -54,59 +48,32 @@ class RunResult(Struct, frozen=True):
     trace: str
 
 
-def _silent(_: str) -> None:
+def silent(_: str) -> None:
     """Say nothing."""
 
 
-async def run_scenario(
-    scenario: Scenario, cluster: Cluster, *, seed: int | None = None, say: Say = _silent
-) -> RunResult:
-    """Run one scenario and judge it; heals on every way out, also when cancelled.
+class Run:
+    """One run.
 
     Args:
         scenario: checked.
-        cluster: running, with the chaos proxy in its links.
-        seed: of every choice; None = the scenario's own.
+        backend: the cluster, running.
+        id: names the run in its trace.
+        dice: of every choice.
         say: told about progress, a line at a time.
+
+    Attributes:
+        failures: what was seen not to hold.
+        unknowns: what could not be found out.
     """
-    chosen = scenario.seed if seed is None else seed
-    incarnation = new_incarnation(SystemDice())
-    meta = {"backend": "proxy", "scenario": scenario.name, "seed": chosen}
-    tracer = file_tracer("client", cluster.trace, SystemClock(), incarnation=incarnation, meta=meta)
-    headers = {"Authorization": f"Bearer {cluster.token}"}
-    try:
-        async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0)) as session:
-            run = _Run(scenario, cluster, session, tracer, f"c{incarnation}", Random(f"scenario:{chosen}"), say)  # noqa: S311
-            await run.carry_out()
-        tracer.close()
-        await asyncio.sleep(FLUSH_MS / 1000)  # the cluster goes on; its last events reach the files by then
-        await cluster.collect_trace()
-        trace = await asyncio.to_thread(read_trace, cluster.trace)
-        return await asyncio.to_thread(_judge, scenario, trace, f"c{incarnation}", run.failures, run.unknowns, cluster)
-    finally:
-        tracer.close()
 
-
-class _Run:
-    """One run; `failures` and `unknowns` collect what was observed live."""
-
-    def __init__(
-        self,
-        scenario: Scenario,
-        cluster: Cluster,
-        session: aiohttp.ClientSession,
-        tracer: Tracer,
-        id: str,
-        dice: Random,
-        say: Say,
-    ) -> None:
+    def __init__(self, scenario: Scenario, backend: Backend, id: str, dice: Random, say: Say = silent) -> None:
         self._scenario = scenario
         self._say = say
-        self._tracer = tracer
-        self._view = View(cluster, session)
-        links = ProxyLinks(ToxiproxyClient(cluster.chaos_api, token=cluster.chaos_token))
-        self._injector = Injector(cluster, links, self._view, tracer, dice, id)
-        self._load = LoadGenerator(scenario.load, cluster, session, tracer, id)
+        self._view = View(backend.api)
+        self._injector = Injector(backend, self._view, dice, id)
+        self._load = LoadGenerator(scenario.load, backend.api, backend.tracer, id)
+        self.id = id
         self._waiting_before: set[str] = set()
         self.failures: list[str] = []
         self.unknowns: list[str] = []
@@ -189,14 +156,13 @@ class _Run:
         return waiting is not None and not (waiting - self._waiting_before)
 
 
-def _judge(
-    scenario: Scenario, trace: Trace, run: str, failures: list[str], unknowns: list[str], cluster: Cluster
-) -> RunResult:
+def judge(scenario: Scenario, trace: Trace, run: Run, where: str) -> RunResult:
+    """The verdict over a run that was carried out; `where` its trace is kept."""
     checked = check_trace(trace)
-    numbers = metrics(trace, run)
-    reached = sometimes(trace, run)
-    failed = [*failures, *_broken(checked), *_over_budget(scenario, numbers)]
-    unclear = [*unknowns, *_undecided(scenario, checked), *_missed(scenario, reached)]
+    numbers = metrics(trace, run.id)
+    reached = sometimes(trace, run.id)
+    failed = [*run.failures, *_broken(checked), *_over_budget(scenario, numbers)]
+    unclear = [*run.unknowns, *_undecided(scenario, checked), *_missed(scenario, reached)]
     verdict = "fail" if failed else "unknown" if unclear else "pass"
     return RunResult(
         scenario=scenario.name,
@@ -205,7 +171,7 @@ def _judge(
         invariants=checked.invariants,
         sometimes=reached,
         metrics=numbers,
-        trace=str(cluster.trace),
+        trace=where,
     )
 
 
@@ -231,24 +197,3 @@ def _over_budget(scenario: Scenario, numbers: dict[str, int | None]) -> list[str
 
 def _missed(scenario: Scenario, reached: dict[str, bool]) -> list[str]:
     return [f"the run never reached: {name}" for name in scenario.expect.sometimes if not reached.get(name)]
-
-
-async def heal_links(chaos_api: str, chaos_token: str | None) -> list[str]:
-    """Remove every toxic and enable every proxy; returns what was in force."""
-    return await ProxyLinks(ToxiproxyClient(chaos_api, token=chaos_token)).heal_all()
-
-
-async def heal_everything(cluster: Cluster) -> list[str]:
-    """Remove every toxic, resume every replica and agent, start those that are down; returns what was done."""
-    healed = await heal_links(cluster.chaos_api, cluster.chaos_token)
-    running = await cluster.pids()
-    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {cluster.token}"}) as session:
-        agents = (await View(cluster, session).roles()).agents
-    for name in running:
-        if name != "proxy":
-            await cluster.resume(name)
-    for name in (*cluster.apis, *agents):
-        if name not in running:
-            await cluster.start(name)
-            healed.append(f"{name} started")
-    return healed

@@ -160,7 +160,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
 
 
 def _run_here(plan: Any, facts: dict[str, Any], seeds: list[int]) -> list[Any]:
-    from chaos.scenario.runner import run_scenario as run
+    from chaos.scenario.live import run_scenario as run
     from skerry.dev.target import DevCluster
 
     return [asyncio.run(run(plan, DevCluster(facts), seed=seed, say=progress)) for seed in seeds]
@@ -170,7 +170,7 @@ def _run_remote(
     plan: Any, address: str, token: str | None, chaos_api: str | None, seed: int | None, out: Path | None
 ) -> Any:
     """Run it against a cluster known by its addresses; its trace is fetched into `out`."""
-    from chaos.scenario.runner import run_scenario as run
+    from chaos.scenario.live import run_scenario as run
 
     if out_of_reach := sorted({step.fault for step in plan.at if step.fault in PROCESS_FAULTS}):
         raise NoProcessControl(
@@ -234,7 +234,7 @@ def heal(address: str | None, token: str | None, chaos_api: str | None, director
 
     With --chaos-api (a cluster elsewhere) all toxics: its processes are out of reach.
     """
-    from chaos.scenario.runner import heal_everything, heal_links
+    from chaos.scenario.live import heal_everything, heal_links
     from skerry.dev.target import DevCluster
 
     if chaos_api is not None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from dev_cluster import Cluster
 
+from chaos.scenario.live import run_scenario
 from chaos.scenario.model import parse_scenario
-from chaos.scenario.runner import RunResult, run_scenario
+from chaos.scenario.runner import RunResult
 from skerry.dev.target import DevCluster
 
 pytestmark = pytest.mark.root

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from chaos.scenario.live import heal_everything, run_scenario
 from chaos.scenario.model import parse_scenario
-from chaos.scenario.runner import heal_everything, run_scenario
 from chaos.toxiproxy_client import ToxiproxyClient
 from chaos.trace.explain import explain_directory
 from skerry.dev.target import DevCluster

@@ -1,86 +1,42 @@
-"""A live cluster, as scenarios see it.
+"""A cluster as its own API shows it to scenarios: roles, health, what waits.
 
-Owns: the protocol that a cluster must offer, and asking its API for roles and status.
-Must not know: faults, load, verdicts.
+Owns: the questions and how their answers are read.  Must not know: faults, load, verdicts, or what carries a call.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import aiohttp
-
+from chaos.scenario.backend import Api
 from chaos.scenario.selectors import Roles
 
 ASK_TIMEOUT_S = 3.0
 POLL_S = 0.1
 
 
-class Cluster(Protocol):
-    """Addresses and process control.  Process names are node ids (``n1``, ``a2``)."""
-
-    apis: dict[str, str]
-    """Replica id → base URL of its API."""
-    token: str
-    chaos_api: str
-    """Base URL of the proxy's API."""
-    chaos_token: str | None
-    """Asked for by the proxy's API; None = it asks for none."""
-    trace: Path
-    """Local folder of the run's trace."""
-
-    async def collect_trace(self) -> None:
-        """Bring what the processes have written so far into `trace`."""
-        ...
-
-    async def kill(self, name: str) -> None:
-        """SIGKILL; returns once the process is gone."""
-        ...
-
-    async def start(self, name: str) -> None:
-        """Start a process that is not running."""
-        ...
-
-    async def pause(self, name: str) -> None:
-        """SIGSTOP."""
-        ...
-
-    async def resume(self, name: str) -> None:
-        """SIGCONT."""
-        ...
-
-    async def pids(self) -> dict[str, int]:
-        """Process name → pid, of those that run."""
-        ...
-
-
 class View:
-    """Reads a cluster's API over any replica that answers."""
+    """Asks any replica that answers."""
 
-    def __init__(self, cluster: Cluster, session: aiohttp.ClientSession) -> None:
-        self._cluster = cluster
-        self._session = session
+    def __init__(self, api: Api) -> None:
+        self._api = api
 
     async def get(self, path: str, *, replica: str | None = None) -> dict[str, Any] | None:
         """One document from the first replica that gives it; None if none does."""
-        for name in [replica] if replica is not None else list(self._cluster.apis):
+        for name in [replica] if replica is not None else self._api.replicas:
             try:
-                async with asyncio.timeout(ASK_TIMEOUT_S):
-                    async with self._session.get(self._cluster.apis[name] + path) as answer:
-                        if answer.status == 200:
-                            found = await answer.json()
-                            return found if isinstance(found, dict) else None
-            except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+                answer = await self._api.ask(name, path, timeout_s=ASK_TIMEOUT_S)
+            except ConnectionError:
                 continue
+            if answer.status == 200:
+                return answer.document if isinstance(answer.document, dict) else None
         return None
 
     async def status(self) -> dict[str, Any] | None:
         """The status of a replica that sees a healthy cluster; else of any that answers."""
         fallback = None
-        for replica in self._cluster.apis:
+        for replica in self._api.replicas:
             found = await self.get("/v1/status", replica=replica)
             if found is not None and found.get("healthy"):
                 return found
@@ -92,7 +48,7 @@ class View:
         status = await self.status() or {}
         agents = [node["id"] for node in status.get("nodes", ()) if isinstance(node, dict) and "id" in node]
         leader = status.get("leader") if status.get("healthy") else None
-        return Roles(leader, tuple(sorted(self._cluster.apis)), tuple(sorted(agents)))
+        return Roles(leader, self._api.replicas, tuple(sorted(agents)))
 
     async def steady(self) -> dict[str, Any] | None:
         """The status, if the cluster is healthy and every replica answers; else None."""
@@ -106,7 +62,7 @@ class View:
         status = await self.status()
         rows = (status or {}).get("replicas", [])
         states = {(row.get("applied_index"), row.get("digest")) for row in rows}
-        return bool(rows) and len(states) == 1 and len(rows) == len(self._cluster.apis) and "" not in next(iter(states))
+        return bool(rows) and len(states) == 1 and len(rows) == len(self._api.replicas) and "" not in next(iter(states))
 
     async def waiting_jobs(self) -> set[str] | None:
         """Jobs with allocations that wait for a place; None while nobody can say."""
