@@ -233,11 +233,13 @@ class Agent:
         deadline_ns = lease.deadline_ns(sent_ns, message.lease_ms * lease.MS_NS)
         if self._runner is not None:
             self._runner.renew(deadline_ns, message.registration)
-        what = self._lease.confirmed(self.now_ns(), deadline_ns, message.registration)
+        now_ns = self.now_ns()
+        what = self._lease.confirmed(now_ns, deadline_ns, message.registration)
         if what:
             self._tracer.emit(
                 "lease", do=what, node=self._settings.node, number=message.number, deadline_ns=deadline_ns,
-                registration=message.registration,
+                registration=message.registration, sent_ns=sent_ns, left_ms=(deadline_ns - now_ns) // lease.MS_NS,
+                lease_ms=message.lease_ms,
             )  # fmt: skip
 
     def desired(self, wanted: Desired) -> None:

@@ -292,6 +292,11 @@ class Core:
         return in_transfer(self._state, snapshot)
 
     @property
+    def configuration_index(self) -> int:
+        """The entry that brought `configuration`; 0 before entry 1."""
+        return self._state.configurations.index
+
+    @property
     def configuration(self) -> Configuration | None:
         """The voters and the cluster's identity, as the log's latest entry says; None before entry 1."""
         return self._state.configuration

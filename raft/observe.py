@@ -32,11 +32,18 @@ class Reporter:
         self._core = core
         self._reported = (0, 0, 0)
 
-    def recovered(self) -> None:
-        """The store's log, found durable at the start of this process; with `snapshot`, what it begins with."""
+    def recovered(self, store_id: str) -> None:
+        """What the store held at the start of this process: its term and vote, its log, the members it names."""
+        core = self._core
+        self._emit("store", id=store_id, term=core.term, candidate=core.voted_for, index=core.last_index)
+        if core.last_index:
+            self._recovered_log()
+        if core.configuration is not None:
+            self.configuration(Reconfigured(core.configuration_index, core.configuration))
+
+    def _recovered_log(self) -> None:
+        """The log, found durable; with `snapshot`, what it begins with."""
         log, last = self._core.log, self._core.last_index
-        if not last:
-            return
         marks = dict(log.marks(min(log.first_index, last), last))
         begins: dict[str, int] = {}
         if self._core.snapshot is not None:
@@ -104,7 +111,16 @@ class Reporter:
 
     def configuration(self, effect: Reconfigured) -> None:
         """Another configuration counts here from now on."""
-        self._emit("note", text=f"configuration {effect.index}: {describe(effect.configuration)}", index=effect.index)
+        members = effect.configuration
+        told = {} if members is None else {
+            "voters": members.voters, "outgoing": members.outgoing, "learners": members.learners,
+        }  # fmt: skip
+        self._emit(
+            "note",
+            text=f"configuration {effect.index}: {describe(members)}",
+            index=effect.index,
+            **told,
+        )
 
     def vote(self, effect: VoteCast) -> None:
         """A vote became durable."""

@@ -28,6 +28,8 @@ RETRY_S = 0.1
 IDLE_NS = 5_000 * MS_NS
 LOSSES_MAX = 64
 """Nodes in one command."""
+TOLD_MAX = 64
+"""Renewals named in one trace event."""
 
 
 class Log(Protocol):
@@ -80,6 +82,7 @@ class LeaseKeeper:
         self._settling: dict[str, None] = {}
         self._woken = asyncio.Event()
         self._refused: dict[str, int] = {}
+        self._confirmed_rounds = 0
         self.alert = ""
         """Why no node is declared lost now, "" when nothing is wrong."""
 
@@ -96,10 +99,25 @@ class LeaseKeeper:
         now_ns = self._now_ns()
         noted = [table.receive(r.node, r.incarnation, r.number, now_ns) for r in call.renewals]
         index = await self._consensus.read_index(timeout_s=call.timeout_ms / 1000)
+        waited_ns = self._now_ns() - now_ns
         if self._reigning() is not table:
             raise self._not_leading()
-        grants = (self._grant(table, r, was) for r, was in zip(call.renewals, noted, strict=True))
-        return RenewReply(index, tuple(grants))
+        grants = tuple(self._grant(table, r, was) for r, was in zip(call.renewals, noted, strict=True))
+        self._tell_confirmed(call, grants, waited_ns)
+        return RenewReply(index, grants)
+
+    def _tell_confirmed(self, call: RenewCall, grants: tuple[Grant, ...], waited_ns: int) -> None:
+        """Trace one round in `heartbeat_sample`, the first included: what was confirmed, and since when it waited."""
+        sample = self._trace.heartbeat_sample
+        self._confirmed_rounds += 1
+        if sample < 1 or self._confirmed_rounds % sample != 1 % sample:
+            return
+        given = [(r.node, r.number) for r, grant in zip(call.renewals, grants, strict=True) if not grant.code]
+        if given:
+            self._trace.emit(
+                "lease", do="confirm", node=self._node, number=0, deadline_ns=0, term=self._term,
+                nodes=given[:TOLD_MAX], waited_us=waited_ns // 1000, lease_ms=self._rules.lease_ns // MS_NS,
+            )  # fmt: skip
 
     def _reigning(self) -> LeaseTable:
         if self._table is None or self._term != self._current_term():
@@ -217,8 +235,10 @@ class LeaseKeeper:
             silent_ms = overdue.silent_ns // MS_NS
             self._log.warning("declaring a node lost", node=overdue.node, silent_ms=silent_ms)
             self._trace.emit(
-                "lease", do="lost", node=overdue.node, number=overdue.number, deadline_ns=0, silent_ms=silent_ms
-            )
+                "lease", do="lost", node=overdue.node, number=overdue.number, deadline_ns=0, silent_ms=silent_ms,
+                term=self._term, lease_ms=self._rules.lease_ns // MS_NS, delta_ms=self._rules.delta_ns // MS_NS,
+                drift_ppm=self._rules.drift_ppm, grace_ms=self._grace_ns(overdue.node) // MS_NS,
+            )  # fmt: skip
         losses = tuple(
             Loss(overdue.node, overdue.incarnation, overdue.registration, overdue.silent_ns // MS_NS)
             for overdue in part

@@ -83,7 +83,7 @@ class Machine:
             self.changelog.add(entry.index, ())
             return None
         result = self._applied(entry)
-        for kind, fields in result.changes:
+        for kind, fields in (*result.changes, *result.traced):
             self._observer.emit(kind, **fields)
         self.changelog.add(entry.index, result.changes)
         return result

@@ -41,7 +41,7 @@ _tagged = msgspec.msgpack.Decoder(tuple[str, msgspec.Raw])
 def encode_result(result: Any) -> bytes:
     """Bytes of a `Result` of any kind."""
     assert isinstance(result, Result), "only commands have results that are forwarded"
-    return msgspec.msgpack.encode((type(result).__name__, msgspec.structs.replace(result, changes=())))
+    return msgspec.msgpack.encode((type(result).__name__, result.for_caller()))
 
 
 def decode_result(data: bytes) -> Result:

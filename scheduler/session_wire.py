@@ -33,6 +33,7 @@ class Trace(Protocol):
     """What is needed of `cluster.trace.Tracer`."""
 
     incarnation: str
+    heartbeat_sample: int
 
     def emit(self, kind: str, /, **fields: Any) -> str:
         """Record one event."""

@@ -100,7 +100,12 @@ class Jobs:
         key = job_id(*job_path(call))
         trace, state = self._services.trace, self._services.state
         number = f"{trace.incarnation}-{next(self._reads)}"
-        operation = {"id": f"read-{self._services.node}-{number}", "client": f"api-{self._services.node}"}
+        operation: dict[str, Any] = {
+            "id": f"read-{self._services.node}-{number}",
+            "client": f"api-{self._services.node}",
+        }
+        if call.query.stale:
+            operation["stale"] = True
         trace.emit("op", ph="invoke", op="read", key=key, value={}, **operation)
         try:
             await self._services.fresh(call.query)

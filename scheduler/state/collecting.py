@@ -36,7 +36,8 @@ def collect(books: Books, index: int, command: Collect) -> CollectResult:
     for job in _garbage(books, command):
         books.remove_job(job)
         collected.append(job.id)
-        changes.append(("job", {"do": "collect", "index": index, "job": job.id, "version": job.version}))
+        fields = {"do": "collect", "index": index, "job": job.id, "version": job.version}
+        changes.append(("job", fields | {"rows": books.attempts.table.rows_used()}))
     return CollectResult(index=index, jobs=tuple(collected), changes=tuple(changes))
 
 

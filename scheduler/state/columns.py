@@ -156,6 +156,10 @@ class Table:
                 column.scatter(rows, 0)
         self._free.extend(rows.tolist())
 
+    def rows_used(self) -> int:
+        """How many rows are taken."""
+        return self.rows - len(self._free)
+
     def free_rows(self) -> int:
         """How many rows were given back and not taken again."""
         return len(self._free)

@@ -154,6 +154,7 @@ def _event(do: str, entry: Registration, index: int) -> Change:
         "index": index,
         "node": entry.node,
         "incarnation": entry.incarnation,
+        "boot": entry.boot_id,
         "capacity": {
             "cpu_millicores": entry.capacity.cpu_millicores,
             "memory_bytes": entry.capacity.memory_bytes,

@@ -35,7 +35,8 @@ def apply_plan(books: Books, index: int, plan: Plan) -> PlanResult:
         slot = books.nodes.slot_of[placement.node]
         row = books.place(job, ordinal, slot, index=index, time_ms=plan.time_ms)
         placed.append((placement.allocation, placement.attempt, index))
-        changes.append(books.place_event("bind", row, index=index, by=plan.decided_by, why=plan.why))
+        kind, fields = books.place_event("bind", row, index=index, by=plan.decided_by, why=plan.why)
+        changes.append((kind, fields | {"ring": plan.ring_epoch, "owner": books.shards.owner(placement.node)}))
     return PlanResult(index=index, placed=tuple(placed), refused=tuple(refused), changes=tuple(changes))
 
 

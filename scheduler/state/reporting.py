@@ -52,6 +52,7 @@ def report(books: Books, index: int, command: ReportStatus) -> StatusResult:
     applied = stale = 0
     unknown: list[tuple[str, int]] = []
     changes: list[Change] = []
+    taken: list[tuple[str, int, int, str]] = []
     for status in command.reports:
         row = _row_on(books, slot, status)
         if row == NONE:
@@ -63,8 +64,17 @@ def report(books: Books, index: int, command: ReportStatus) -> StatusResult:
             stale += 1
         else:
             applied += 1
+            taken.append((status.allocation, status.epoch, status.sequence, status.state))
             _apply(books, row, status, index, command.time_ms, changes)
-    return StatusResult(index=index, applied=applied, stale=stale, unknown=tuple(unknown), changes=tuple(changes))
+    return StatusResult(
+        index=index,
+        node=command.node,
+        applied=applied,
+        stale=stale,
+        unknown=tuple(unknown),
+        taken=tuple(taken),
+        changes=tuple(changes),
+    )
 
 
 def stop_unknown(books: Books, index: int, command: StopUnknown) -> StopsResult:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 Change = tuple[str, dict[str, Any]]
 """(kind, fields), ready for ``tracer.emit(kind, **fields)``; kinds job, place, node (DESIGN.md §10)."""
@@ -22,6 +23,15 @@ class Result(Struct, frozen=True, kw_only=True):
     message: str = ""
     hint: str = ""
     changes: tuple[Change, ...] = ()
+
+    @property
+    def traced(self) -> tuple[Change, ...]:
+        """What the trace is told beyond the changes: for those who judge a run, not for those who follow the state."""
+        return ()
+
+    def for_caller(self) -> Result:
+        """Without what the caller's replica applies itself."""
+        return replace(self, changes=())
 
     @property
     def ok(self) -> bool:
@@ -74,12 +84,26 @@ class StatusResult(Result, frozen=True, kw_only=True):
     """Of ReportStatus.
 
     `unknown` are (allocation, epoch) pairs that this state does not know on that node:
-    what runs there under them needs a committed stop (StopUnknown).
+    what runs there under them needs a committed stop (StopUnknown).  `taken` are the reports
+    that counted, (allocation, epoch, sequence, state), in their order.
     """
 
+    node: str = ""
     applied: int = 0
     stale: int = 0
     unknown: tuple[tuple[str, int], ...] = ()
+    taken: tuple[tuple[str, int, int, str], ...] = ()
+
+    @property
+    def traced(self) -> tuple[Change, ...]:
+        """One `status` event a command, whatever it reports."""
+        if not self.taken:
+            return ()
+        return (("status", {"index": self.index, "node": self.node, "reports": self.taken}),)
+
+    def for_caller(self) -> StatusResult:
+        """Without what the caller's replica applies itself."""
+        return replace(self, changes=(), taken=())
 
 
 class CollectResult(Result, frozen=True, kw_only=True):

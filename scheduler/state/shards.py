@@ -23,6 +23,8 @@ from scheduler.state.results import OwnersResult
 
 OWNERS_MAX: Final = 64
 KEYS_KEPT: Final = 200_000
+PROBES: Final = tuple(f"probe-{number}" for number in range(32))
+"""Keys whose owners the trace is told with every change: whoever judges a run sees from them which arcs moved."""
 
 Flags = NDArray[np.bool_]
 
@@ -115,5 +117,6 @@ def set_owners(shards: ShardTable, index: int, command: SetOwners) -> OwnersResu
     fields: dict[str, Any] = {
         "index": index, "epoch": command.epoch, "owners": list(owners), "by": command.decided_by,
         "moved_ppm": round(1_000_000 * moved_share(before, owners)), "why": command.why,
+        "probes": [shards.owner(key) for key in PROBES],
     }  # fmt: skip
     return OwnersResult(index=index, epoch=command.epoch, owners=owners, changes=(("shard", fields),))

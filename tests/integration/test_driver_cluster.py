@@ -151,6 +151,23 @@ async def test_a_leader_whose_disk_hangs_makes_way_and_comes_back() -> None:
         assert [event for event in old.observer.of("disk") if event["us"] >= 20_000], "a slow write is told"
 
 
+async def test_a_start_tells_the_trace_what_the_store_held() -> None:
+    async with DriverCluster() as cluster:
+        leader = await cluster.leader()
+        done = await leader.driver.propose(b"one", timeout_s=5)
+        term, voted = leader.driver.core.term, leader.driver.core.voted_for
+        await cluster.lose_power(leader.name)
+        back = cluster.start(leader.name)
+        await cluster.until(lambda: len(back.observer.events) > 2, "what was found is told")
+        first, second, third = back.observer.events[:3]
+        assert first[0] == "store"
+        assert first[1] == {"id": back.store.store_id, "term": term, "candidate": voted, "index": done.index}
+        assert (second[0], second[1]["recovered"]) == ("append", True)
+        assert (third[0], third[1]["index"]) == ("note", 1)
+        assert set(third[1]["voters"]) == set(cluster.names)
+        assert third[1]["learners"] == third[1]["outgoing"] == {}
+
+
 @pytest.mark.parametrize("operation", ["write", "sync"])
 async def test_a_failed_write_stops_the_replica(operation: str) -> None:
     async with DriverCluster() as cluster:

@@ -22,6 +22,7 @@ WAIT_S = 10.0
 
 class Trace:
     incarnation = "t"
+    heartbeat_sample = 1
 
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
@@ -168,7 +169,27 @@ async def test_a_silent_node_is_declared_lost_and_has_to_register() -> None:
         bench.keeper.applied(bench.world.state.index)
         assert (await bench.renew()).code == ""
     done = [fields["do"] for kind, fields in bench.trace.events if kind == "lease"]
-    assert done == ["lost", "refused"]
+    assert done == ["lost", "refused", "confirm"]
+
+
+async def test_the_trace_tells_what_a_loss_waited_for_and_what_a_round_confirmed() -> None:
+    bench = Bench("a1")
+    async with bench.reign():
+        await bench.renew(number=7)
+        bench.pass_ms(111)
+        await bench.until(lambda: bench.proposed)
+    confirm, lost = [fields for kind, fields in bench.trace.events if kind == "lease"]
+    assert (confirm["do"], confirm["nodes"], confirm["lease_ms"], confirm["waited_us"]) == (
+        "confirm",
+        [("a1", 7)],
+        100,
+        0,
+    )
+    told = {key: lost[key] for key in ("number", "silent_ms", "lease_ms", "grace_ms", "delta_ms", "drift_ppm")}
+    assert told == {
+        "number": 7, "silent_ms": 111, "lease_ms": 100, "grace_ms": 0, "delta_ms": 10, "drift_ppm": 1000,
+    }  # fmt: skip
+    assert confirm["term"] == lost["term"]
 
 
 async def test_the_nodes_largest_stop_grace_is_waited_for_and_only_of_stop_workloads() -> None:

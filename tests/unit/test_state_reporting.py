@@ -35,6 +35,18 @@ def test_a_running_report_shows_pid_and_cgroup() -> None:
     assert world.state.job("default/web")["state"] == "running"  # type: ignore[index]
 
 
+def test_the_trace_is_told_which_reports_counted_and_callers_elsewhere_are_not() -> None:
+    world = placed()
+    done = world.runs("default/web.0")
+    epoch = world.shown("default/web.0")["epoch"]
+    ((kind, fields),) = done.traced
+    assert (kind, fields["index"], fields["node"]) == ("status", done.index, node_of(world))
+    ((allocation, of_epoch, sequence, state),) = fields["reports"]
+    assert (allocation, of_epoch, state) == ("default/web.0", epoch, "running")
+    assert sequence >= 0
+    assert (done.for_caller().taken, done.for_caller().applied) == ((), 1)
+
+
 def test_only_the_exit_report_frees_capacity() -> None:
     world = placed(ports=(80,))
     node = node_of(world)

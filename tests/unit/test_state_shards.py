@@ -10,6 +10,7 @@ from cluster.shards import HISTORY_MAX
 from scheduler import commands
 from scheduler.engine import draft
 from scheduler.state import OwnersResult, State
+from scheduler.state.shards import PROBES
 from tests.support.scheduler_world import World, job
 
 ALL = ("n1", "n2", "n3")
@@ -46,6 +47,7 @@ def test_owners_are_put_in_force_by_the_next_epoch_alone(world: Sharded) -> None
     ((kind, fields),) = granted.changes
     assert (kind, fields["owners"], fields["epoch"], fields["by"]) == ("shard", list(ALL), 1, "n1")
     assert {node["owner"] for node in world.state.nodes()} == set(ALL)
+    assert fields["probes"] == [world.owner(key) for key in PROBES]
     for epoch in (0, 1, 3):
         assert world.own("n1", epoch=epoch).code == "stale-epoch"
     assert world.own().code == "bad-owners"
