@@ -30,14 +30,11 @@ from agents.runner import Runner
 from agents.sandbox_client import SandboxClient, SandboxerGone, SandboxerOptions, SandboxerUnavailable
 from agents.settings import AgentSettings, settings_from
 from agents.usage import UsageBook
-from cluster.clock import SystemClock
 from cluster.config import Loaded
-from cluster.dice import SystemDice
 from cluster.errors import ConfigError
-from cluster.trace import Tracer, new_incarnation
-from cluster.trace_writer import file_tracer
+from cluster.host import Host, SystemHost
+from cluster.trace import Tracer
 from raft.errors import SkerryError
-from raft.protocols import Clock, Dice
 from scheduler.session import (
     PROTOCOL_VERSION,
     AgentHello,
@@ -71,8 +68,7 @@ class Agent:
         tracer: Tracer,
         connect: Callable[[], Awaitable[SandboxClient]],
         *,
-        clock: Clock | None = None,
-        dice: Dice | None = None,
+        host: Host | None = None,
         read_output: ReadOutput | None = None,
     ) -> None:
         self.news = asyncio.Event()
@@ -83,13 +79,14 @@ class Agent:
         self._capacity = inventory.capacity(
             cpu_millicores=settings.cpu_millicores, memory_bytes=settings.memory_bytes, pids=settings.pids
         )
-        self._clock = clock or SystemClock()
+        host = host or SystemHost()
+        self._clock = host.clock
         self._reconciler = Reconciler()
         self._reporter = Reporter()
         self._usage = UsageBook()
         self._lease = lease.LeaseLog(tracer.heartbeat_sample)
         self._logs = Logs(read_output or LogFiles(home.directory).read, self._reconciler.live_epochs)
-        self._dialer = Dialer(settings.replicas, settings.token, self, tracer, dice or SystemDice())
+        self._dialer = Dialer(settings.replicas, settings.token, self, tracer, host.dice)
         self._client: SandboxClient | None = None
         self._runner: Runner | None = None
         self._committed = asyncio.Event()
@@ -312,19 +309,19 @@ async def run_agent(loaded: Loaded) -> int:
 
 
 async def _run(settings: AgentSettings, stop: asyncio.Event) -> int:
-    home = Home.open(settings.directory, node=settings.node, cluster_name=settings.cluster)
+    host = SystemHost()
+    home = Home.open(settings.directory, node=settings.node, cluster_name=settings.cluster, dice=host.dice)
     try:
-        tracer = file_tracer(
+        tracer = host.tracer(
             settings.node,
-            settings.trace_directory,
-            SystemClock(),
-            incarnation=new_incarnation(SystemDice()),
+            str(settings.trace_directory or ""),
             roll_bytes=settings.trace_roll_bytes,
             heartbeat_sample=settings.heartbeat_sample,
+            meta={},
         )
         try:
             tracer.emit("note", text="agent started")
-            await Agent(settings, home, tracer, lambda: connect_sandboxer(settings, tracer)).run(stop)
+            await Agent(settings, home, tracer, lambda: connect_sandboxer(settings, tracer), host=host).run(stop)
             tracer.emit("note", text="agent ended")
         finally:
             tracer.close()

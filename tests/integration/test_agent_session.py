@@ -105,7 +105,7 @@ class FirstReplicaFirst:
 
 @pytest.fixture
 def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agents.agent.SystemDice", FirstReplicaFirst)
+    monkeypatch.setattr("cluster.host.SystemDice", FirstReplicaFirst)
 
 
 def assignment(allocation: str = ALLOCATION, epoch: int = 50, grace_s: int = 7) -> Assignment:
