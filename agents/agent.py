@@ -86,7 +86,7 @@ class Agent:
         self._usage = UsageBook()
         self._lease = lease.LeaseLog(tracer.heartbeat_sample)
         self._logs = Logs(read_output or LogFiles(home.directory).read, self._reconciler.live_epochs)
-        self._dialer = Dialer(settings.replicas, settings.token, self, tracer, host.dice)
+        self._dialer = Dialer(settings.replicas, settings.token, self, tracer, host.dice, host.network)
         self._client: SandboxClient | None = None
         self._runner: Runner | None = None
         self._committed = asyncio.Event()

@@ -14,11 +14,11 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-import aiohttp
 import structlog
 
 from agents.errors import NotAdmitted, SessionLost, SessionRejected
 from agents.session import Host, Session, SessionTracer, dial
+from cluster.network import Client, Network
 from raft.errors import SkerryError
 from raft.protocols import Dice
 
@@ -31,7 +31,7 @@ PAUSE_MAX_S = 3.0
 STEP_S_MAX = 10.0
 """Last guard: no dial may hold up the next one for longer, whatever a broken connection does."""
 ROUNDS_REFUSED_MAX = 2
-HTTP_CONNECTIONS_MAX = 4
+CONNECTIONS_MAX = 4
 
 
 class Rotation:
@@ -99,11 +99,20 @@ class Rotation:
 class Dialer:
     """Dials for ever, one session at a time."""
 
-    def __init__(self, replicas: tuple[str, ...], token: str, host: Host, tracer: SessionTracer, dice: Dice) -> None:
+    def __init__(
+        self,
+        replicas: tuple[str, ...],
+        token: str,
+        host: Host,
+        tracer: SessionTracer,
+        dice: Dice,
+        network: Network,
+    ) -> None:
         self._rotation = Rotation(replicas, dice)
         self._token = token
         self._host = host
         self._tracer = tracer
+        self._network = network
         self._session: Session | None = None
 
     @property
@@ -121,18 +130,17 @@ class Dialer:
         Raises:
             NotAdmitted: see `Rotation`.
         """
-        connector = aiohttp.TCPConnector(limit=HTTP_CONNECTIONS_MAX, force_close=True)
-        async with aiohttp.ClientSession(connector=connector) as http:
+        async with self._network.client(connections_max=CONNECTIONS_MAX, reuse=False) as client:
             while True:
-                pause_s = await self._once(http, heartbeat_s, confirm_timeout_s)
+                pause_s = await self._once(client, heartbeat_s, confirm_timeout_s)
                 await asyncio.sleep(pause_s)
 
-    async def _once(self, http: aiohttp.ClientSession, heartbeat_s: float, confirm_timeout_s: float) -> float:
+    async def _once(self, client: Client, heartbeat_s: float, confirm_timeout_s: float) -> float:
         """One session from dial to end; returns the pause before the next."""
         address = self._rotation.address
         session: Session | None = None
         try:
-            session = await _bounded(dial(http, address, self._token, self._host, self._tracer), address)
+            session = await _bounded(dial(client, address, self._token, self._host, self._tracer), address)
             self._rotation.accepted(session.replica)
             self._session = session
             await session.run(heartbeat_s=heartbeat_s, confirm_timeout_s=confirm_timeout_s)

@@ -14,12 +14,13 @@ import asyncio
 import contextlib
 from typing import Any, Protocol
 
-import aiohttp
 import msgspec
 import structlog
 
 from agents import lease
 from agents.errors import BadFrame, SessionLost, SessionRejected, sole
+from cluster.network import Channel, ChannelClosed, Client, DialRefused
+from raft.errors import ProtocolViolation
 from scheduler.session import (
     FRAME_BYTES_MAX,
     OWNER_IS,
@@ -51,6 +52,8 @@ DIAL_TIMEOUT_S = 2.0
 HELLO_TIMEOUT_S = 5.0
 """The replica commits a new registration before it accepts."""
 GOODBYE_TIMEOUT_S = 0.5
+CLOSE_S = 10.0
+"""How long an orderly close waits where nothing cuts it short."""
 
 
 class SessionTracer(Protocol):
@@ -121,8 +124,8 @@ class Host(Protocol):
 class Session:
     """A session that `dial` has established; `run` serves it until it ends."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse, peer: str, host: Host, tracer: SessionTracer) -> None:
-        self._socket = socket
+    def __init__(self, channel: Channel, peer: str, host: Host, tracer: SessionTracer) -> None:
+        self._channel = channel
         self._peer = peer
         self._host = host
         self._tracer = tracer
@@ -187,7 +190,7 @@ class Session:
         with contextlib.suppress(SessionLost, TimeoutError):
             async with asyncio.timeout(GOODBYE_TIMEOUT_S):
                 await self._send(Goodbye(why))
-        await _drop(self._socket)
+        await _drop(self._channel)
 
     async def _read(self, tasks: asyncio.TaskGroup) -> None:
         while True:
@@ -267,26 +270,27 @@ class Session:
             self._tracer.emit("send", m=m, to=self._replica or self._peer, type=type(message).__name__, bytes=len(data))
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S):
-                await self._socket.send_bytes(data)
+                await self._channel.send_bytes(data)
         except TimeoutError:
             raise SessionLost(f"{self._peer} takes nothing for {SEND_TIMEOUT_S} s") from None
-        except (OSError, aiohttp.ClientError) as error:
+        except ConnectionError as error:
             raise SessionLost(f"sending to {self._peer} failed: {error}") from None
 
     async def _receive(self) -> SessionMessage:
-        got = await self._socket.receive()
-        if got.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED):
-            raise SessionLost(f"{self._peer} closed the link ({self._socket.close_code})")
-        if got.type is not aiohttp.WSMsgType.BINARY:
-            raise BadFrame(f"{self._peer} broke the protocol: {got.type.name} {got.data!r:.100}")
         try:
-            frame = decode_frame(got.data)
+            data = await self._channel.receive()
+        except ChannelClosed as error:
+            raise SessionLost(f"{self._peer} closed the link ({error.code})") from None
+        except ProtocolViolation as error:
+            raise BadFrame(f"{self._peer} broke the protocol: {error.message}") from None
+        try:
+            frame = decode_frame(data)
         except (msgspec.DecodeError, RecursionError) as error:
             raise BadFrame(f"{self._peer} sent a frame that cannot be read: {error}") from None
         self._tracer.observe(frame.lc, frame.hlc)
         if frame.m:
             kind = type(frame.body).__name__
-            self._tracer.emit("recv", m=frame.m, fr=self._replica or self._peer, type=kind, bytes=len(got.data))
+            self._tracer.emit("recv", m=frame.m, fr=self._replica or self._peer, type=kind, bytes=len(data))
         return frame.body
 
     def _traced(self, message: SessionMessage) -> bool:
@@ -298,39 +302,39 @@ class Session:
         return sample > 0 and self._beats % sample == 1 % sample
 
 
-async def dial(http: aiohttp.ClientSession, address: str, token: str, host: Host, tracer: SessionTracer) -> Session:
+async def dial(client: Client, address: str, token: str, host: Host, tracer: SessionTracer) -> Session:
     """A greeted session with the replica at `address` (``host:port``).
 
     Raises:
         SessionRejected: it refused; SessionLost: it cannot be reached, or does not speak the protocol.
         SkerryError: what `Host.accepted` raised.
     """
-    socket = await _upgrade(http, address, token)
-    session = Session(socket, address, host, tracer)
+    channel = await _upgrade(client, address, token)
+    session = Session(channel, address, host, tracer)
     try:
         async with asyncio.timeout(HELLO_TIMEOUT_S):
             await session.greet()
     except TimeoutError:
-        await _drop(socket)
+        await _drop(channel)
         raise SessionLost(f"{address} did not answer the hello within {HELLO_TIMEOUT_S} s") from None
     except BaseException:
-        await _drop(socket)
+        await _drop(channel)
         raise
     return session
 
 
-async def _upgrade(http: aiohttp.ClientSession, address: str, token: str) -> aiohttp.ClientWebSocketResponse:
+async def _upgrade(client: Client, address: str, token: str) -> Channel:
     headers = {"Authorization": f"Bearer {token}"}
     try:
         async with asyncio.timeout(DIAL_TIMEOUT_S):
-            return await http.ws_connect(
-                f"http://{address}{SESSION_PATH}", headers=headers, max_msg_size=FRAME_BYTES_MAX
+            return await client.dial(
+                address, SESSION_PATH, headers=headers, frame_bytes_max=FRAME_BYTES_MAX, close_s=CLOSE_S
             )
-    except aiohttp.WSServerHandshakeError as error:
+    except DialRefused as error:
         raise _refused_upgrade(address, error.status) from None
     except TimeoutError:
         raise SessionLost(f"{address} did not answer within {DIAL_TIMEOUT_S} s") from None
-    except (OSError, aiohttp.ClientError, ValueError) as error:
+    except ConnectionError as error:
         raise SessionLost(f"{address} cannot be reached: {error}") from None
 
 
@@ -344,8 +348,8 @@ def _refused_upgrade(address: str, status: int) -> SessionRejected | SessionLost
     return SessionLost(f"{address} answered HTTP {status} where a session was asked for")
 
 
-async def _drop(socket: aiohttp.ClientWebSocketResponse) -> None:
+async def _drop(channel: Channel) -> None:
     """Close without waiting long for the other side."""
-    with contextlib.suppress(TimeoutError, OSError, aiohttp.ClientError):
+    with contextlib.suppress(TimeoutError, ConnectionError):
         async with asyncio.timeout(GOODBYE_TIMEOUT_S):
-            await socket.close()
+            await channel.close()

@@ -13,8 +13,10 @@ import gc
 from pathlib import Path
 from typing import Any, Protocol
 
+from cluster.aiohttp_network import AiohttpNetwork
 from cluster.clock import SystemClock, WallClock
 from cluster.dice import SystemDice
+from cluster.network import Network
 from cluster.trace import Tracer, new_incarnation
 from cluster.trace_writer import file_tracer
 from raft.disk import RealDisk
@@ -40,6 +42,11 @@ class Host(Protocol):
     @property
     def threads(self) -> Threads:
         """Where work goes that may block."""
+        ...
+
+    @property
+    def network(self) -> Network:
+        """How it reaches others and is reached."""
         ...
 
     def disk(self, directory: str) -> Disk:
@@ -72,6 +79,7 @@ class SystemHost:
         self.clock: WallClock = SystemClock()
         self.dice: Dice = SystemDice()
         self.threads: Threads = SystemThreads()
+        self.network: Network = AiohttpNetwork()
 
     def disk(self, directory: str) -> RealDisk:
         """A directory of the file system."""

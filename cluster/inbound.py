@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import aiohttp
-from aiohttp import web
+import msgspec
 
 from cluster.framing import (
     BAD_HELLO,
@@ -33,6 +32,8 @@ from cluster.framing import (
     encode_welcome,
     judge,
 )
+from cluster.network import Answer, Channel, ChannelClosed, Knock, NotAnUpgrade
+from cluster.problems import PROBLEM_TYPE
 from cluster.security import bearer, tokens_equal
 from cluster.trace import Tracer
 from raft.errors import ProtocolViolation
@@ -44,6 +45,8 @@ SILENT_NS = 10_000_000_000
 """A link that carried nothing for this long is cut."""
 LINKS_PER_PEER_MAX = 64
 REFUSALS_LOGGED_NS = 5_000_000_000
+CLOSE_S = 0.2
+_ONLY_REPLICAS = "only replicas of Skerry dial this path"
 
 OnItem = Callable[["Inbound", Item, int], None]
 
@@ -51,21 +54,19 @@ OnItem = Callable[["Inbound", Item, int], None]
 class Inbound:
     """One accepted link of a peer."""
 
-    __slots__ = ("heard_ns", "incarnation", "peer", "received_bytes", "request", "store_id", "ws")
+    __slots__ = ("channel", "heard_ns", "incarnation", "peer", "received_bytes", "store_id")
 
-    def __init__(self, hello: Hello, request: web.Request, ws: web.WebSocketResponse, now_ns: int) -> None:
+    def __init__(self, hello: Hello, channel: Channel, now_ns: int) -> None:
         self.peer = hello.node
         self.store_id = hello.store_id
         self.incarnation = hello.incarnation
-        self.request = request
-        self.ws = ws
+        self.channel = channel
         self.heard_ns = now_ns
         self.received_bytes = 0
 
     def cut(self) -> None:
         """End the connection now, whatever is in its buffers."""
-        if self.request.transport is not None:
-            self.request.transport.abort()
+        self.channel.cut()
 
 
 class Gate:
@@ -112,33 +113,31 @@ class Gate:
         """Frame bytes over the open links of `peer`."""
         return sum(link.received_bytes for link in self._links.get(peer, ()))
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, knock: Knock) -> Answer | None:
         """The upgrade: judge the hello, then take frames until the link ends."""
         try:
-            hello = decode_hello(request.headers.get(HELLO_HEADER, ""))
+            hello = decode_hello(knock.header(HELLO_HEADER))
         except ProtocolViolation as error:
-            return self._refuse("?", Refusal(BAD_HELLO, str(error), "only replicas of Skerry dial this path"), request)
-        refusal = self._judge(hello, request)
+            return self._refuse("?", Refusal(BAD_HELLO, str(error), _ONLY_REPLICAS), knock)
+        refusal = self._judge(hello, knock)
         if refusal is not None:
-            return self._refuse(hello.node, refusal, request)
-        ws = web.WebSocketResponse(max_msg_size=FRAME_BYTES_MAX, compress=False, autoping=True, timeout=0.2)
-        if not ws.can_prepare(request).ok:
-            refusal = Refusal(BAD_HELLO, "not a WebSocket upgrade", "only replicas of Skerry dial this path")
-            return self._refuse(hello.node, refusal, request)
+            return self._refuse(hello.node, refusal, knock)
         try:
-            await ws.prepare(request)
+            channel = await knock.accept(frame_bytes_max=FRAME_BYTES_MAX, close_s=CLOSE_S)
+        except NotAnUpgrade as error:
+            return self._refuse(hello.node, Refusal(BAD_HELLO, str(error), _ONLY_REPLICAS), knock)
         except ConnectionError:  # the dialer gave this attempt up meanwhile
-            return web.Response(status=400)
-        link = Inbound(hello, request, ws, self._clock.now_ns())
+            return Answer(400)
+        link = Inbound(hello, channel, self._clock.now_ns())
         self._enter(link)
         try:
-            await self._welcome(ws)
+            await self._welcome(channel)
             await self._receive(link)
         except ConnectionError as error:
             self._log.info("link ended early", peer=link.peer, why=type(error).__name__)
         finally:
             self._leave(link)
-        return ws
+        return None
 
     def sweep(self) -> None:
         """Cut links that carried nothing for long, and those of replaced stores; call about once a second."""
@@ -159,8 +158,8 @@ class Gate:
             for link in tuple(links):
                 link.cut()
 
-    def _judge(self, hello: Hello, request: web.Request) -> Refusal | None:
-        given = bearer(request.headers.get("Authorization", ""))
+    def _judge(self, hello: Hello, knock: Knock) -> Refusal | None:
+        given = bearer(knock.header("Authorization"))
         if not tokens_equal(given or "", self._token):
             return Refusal(BAD_TOKEN, f"{hello.node} sent a wrong or no link token", "give all the same link token")
         links = self._links.get(hello.node, ())
@@ -175,36 +174,32 @@ class Gate:
         )
         return judge(hello, self._identity(), self._peers, live)
 
-    def _refuse(self, node: str, refusal: Refusal, request: web.Request) -> web.Response:
+    def _refuse(self, node: str, refusal: Refusal, knock: Knock) -> Answer:
         now_ns = self._clock.now_ns()
         key = (node if node in self._peers else "?", refusal.code)
         if now_ns - self._refusals.get(key, -REFUSALS_LOGGED_NS) >= REFUSALS_LOGGED_NS:
             self._refusals[key] = now_ns
             self._log.error(
-                "link refused", peer=node, code=refusal.code, why=refusal.message, hint=refusal.hint, ip=request.remote
+                "link refused", peer=node, code=refusal.code, why=refusal.message, hint=refusal.hint, ip=knock.remote
             )
             self._tracer.emit("conn", peer=node, what="refused", why=refusal.code, by=self._tracer.node)
         status = 401 if refusal.code == BAD_TOKEN else 400 if refusal.code == BAD_HELLO else 409
-        return web.json_response(
-            {
-                "type": f"urn:skerry:problem:{refusal.code}",
-                "title": refusal.code,
-                "status": status,
-                "detail": refusal.message,
-                "code": refusal.code,
-                "hint": refusal.hint,
-                "retryable": False,
-                "outcome": "not-done",
-            },
-            status=status,
-            headers={REFUSED_HEADER: refusal.code},
-            content_type="application/problem+json",
-        )
+        document = {
+            "type": f"urn:skerry:problem:{refusal.code}",
+            "title": refusal.code,
+            "status": status,
+            "detail": refusal.message,
+            "code": refusal.code,
+            "hint": refusal.hint,
+            "retryable": False,
+            "outcome": "not-done",
+        }
+        return Answer(status, msgspec.json.encode(document), PROBLEM_TYPE, {REFUSED_HEADER: refusal.code})
 
-    async def _welcome(self, ws: web.WebSocketResponse) -> None:
+    async def _welcome(self, channel: Channel) -> None:
         me = self._identity()
         welcome = Welcome(PROTOCOL_VERSION, me.node, me.store_id, me.incarnation, me.cluster_id)
-        await ws.send_bytes(encode_welcome(welcome))
+        await channel.send_bytes(encode_welcome(welcome))
 
     def _enter(self, link: Inbound) -> None:
         """Several links of one process may be open: its dialer closes the older ones itself, once the new one works."""
@@ -218,19 +213,15 @@ class Gate:
         self._links[link.peer].remove(link)
 
     async def _receive(self, link: Inbound) -> None:
-        ws = link.ws
-        while True:
-            message = await ws.receive()
-            if message.type is not aiohttp.WSMsgType.BINARY:
-                if message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.ERROR):
-                    self._violation(link, f"unexpected {message.type.name.lower()} message: {message.data}")
-                return
-            try:
-                self._take_frame(link, message.data)
-            except ProtocolViolation as error:
-                self._violation(link, str(error))
-                link.cut()
-                return
+        channel = link.channel
+        try:
+            while True:
+                self._take_frame(link, await channel.receive())
+        except ChannelClosed:
+            return
+        except ProtocolViolation as error:
+            self._violation(link, str(error))
+            link.cut()
 
     def _take_frame(self, link: Inbound, data: bytes) -> None:
         """Decode a frame and hand on its items; raises ProtocolViolation."""

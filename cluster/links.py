@@ -19,9 +19,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-import aiohttp
-
-from cluster.dialing import LinkContext, dial, words
+from cluster.dialing import LinkContext, dial
 from cluster.framing import (
     BATCH_BYTES,
     DUPLICATE_STORE,
@@ -33,8 +31,8 @@ from cluster.framing import (
     encode_frame,
     encode_item,
 )
+from cluster.network import BROKEN, GOING_AWAY, NORMAL, Channel, ChannelClosed, DialRefused
 from cluster.outbox import Call, Outbox
-from cluster.sockets import cut, hang_up
 from cluster.wire_trace import WireTrace
 from raft.errors import ProtocolViolation
 from raft.messages import Message
@@ -52,10 +50,10 @@ CALL_BATCH_BYTES = 256 << 10
 class Session:
     """One established outgoing WebSocket."""
 
-    __slots__ = ("number", "opened_ns", "proven_ns", "tasks", "welcome", "writing_since_ns", "ws")
+    __slots__ = ("channel", "number", "opened_ns", "proven_ns", "tasks", "welcome", "writing_since_ns")
 
-    def __init__(self, ws: aiohttp.ClientWebSocketResponse, number: int, welcome: Welcome, now_ns: int) -> None:
-        self.ws = ws
+    def __init__(self, channel: Channel, number: int, welcome: Welcome, now_ns: int) -> None:
+        self.channel = channel
         self.number = number
         self.welcome = welcome
         self.opened_ns = now_ns
@@ -68,7 +66,7 @@ class PeerLink:
     """Everything this process sends to one peer.
 
     Args:
-        context: identity, token, clock, dice, tracer and HTTP session of this process.
+        context: identity, token, clock, dice, tracer and client of this process.
         peer: replica id.
         address: ``host:port`` of its link port.
         on_lost: called with the reason when calls already sent can no longer be trusted to be answered.
@@ -161,7 +159,7 @@ class PeerLink:
         finally:
             if (session := self.session) is not None:
                 self.session = None
-                await hang_up(session.ws)
+                await session.channel.hang_up()
 
     # ---- keeping it -------------------------------------------------------------------
 
@@ -214,21 +212,23 @@ class PeerLink:
     async def _attempt(self) -> None:
         try:
             async with asyncio.timeout(ATTEMPT_DEADLINE_S):
-                ws, welcome = await dial(self._context, self.peer, self.address)
-        except aiohttp.WSServerHandshakeError as error:
+                channel, welcome = await dial(self._context, self.peer, self.address)
+        except DialRefused as error:
             self._note_refused(error)
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            self._note_failure(words(error))
+        except TimeoutError:
+            self._note_failure("timeout")
+        except ConnectionError as error:
+            self._note_failure(str(error))
         except ProtocolViolation as error:
             self._note_failure(str(error))
         else:
-            self._adopt(ws, welcome)
+            self._adopt(channel, welcome)
 
-    def _adopt(self, ws: aiohttp.ClientWebSocketResponse, welcome: Welcome) -> None:
+    def _adopt(self, channel: Channel, welcome: Welcome) -> None:
         """A new link replaces the old one; what is queued goes out on the new one."""
         assert self._group is not None, "adopting before run()"
         old, self._sessions = self.session, self._sessions + 1
-        session = Session(ws, self._sessions, welcome, self._context.clock.now_ns())
+        session = Session(channel, self._sessions, welcome, self._context.clock.now_ns())
         self.session = session
         self._failures, self._refused, self.why_down = 0, "", ""
         self._ping_sent_ns = 0
@@ -251,8 +251,8 @@ class PeerLink:
                 waiter.set_result(None)
         self._changed.set()
 
-    def _note_refused(self, error: aiohttp.WSServerHandshakeError) -> None:
-        code = (error.headers.get(REFUSED_HEADER) if error.headers else None) or f"http-{error.status}"
+    def _note_refused(self, error: DialRefused) -> None:
+        code = error.header(REFUSED_HEADER) or f"http-{error.status}"
         if self._refused != code:
             self._log.error("link refused by the peer", code=code, status=error.status)
         self._refused = code
@@ -279,10 +279,10 @@ class PeerLink:
                 frame = self._next_frame()
                 self.sent_bytes += len(frame)
                 session.writing_since_ns = clock.now_ns()
-                await session.ws.send_bytes(frame)
+                await session.channel.send_bytes(frame)
                 session.writing_since_ns = 0
-        except (aiohttp.ClientError, ConnectionError, OSError) as error:
-            self._lost(session, words(error))
+        except ConnectionError as error:
+            self._lost(session, error.reason if isinstance(error, ChannelClosed) else str(error))
 
     def _next_frame(self) -> bytes:
         """Up to a megabyte of waiting items, control first."""
@@ -310,15 +310,13 @@ class PeerLink:
 
     async def _watch(self, session: Session) -> None:
         """Notice the end of the connection; the peer never sends data on our link."""
-        why = "closed"
         try:
-            message = await session.ws.receive()
-            if message.type in (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT):
-                why = "protocol-violation"
-            elif message.type is aiohttp.WSMsgType.CLOSE and session.ws.close_code not in (None, 1000, 1001):
-                why = f"closed by the peer ({message.extra or session.ws.close_code})"
-        except (aiohttp.ClientError, ConnectionError, OSError) as error:
-            why = words(error)
+            await session.channel.receive()
+            why = "protocol-violation"
+        except ProtocolViolation:
+            why = "protocol-violation"
+        except ChannelClosed as error:
+            why = _words(error)
         self._lost(session, why)
 
     def _lost(self, session: Session, why: str) -> None:
@@ -340,14 +338,23 @@ class PeerLink:
         for task in session.tasks:
             if task is not current:
                 task.cancel()
-        self._hang_up(session.ws)
+        self._hang_up(session.channel)
 
-    def _hang_up(self, ws: aiohttp.ClientWebSocketResponse) -> None:
+    def _hang_up(self, channel: Channel) -> None:
         assert self._group is not None, "hanging up before run()"
-        cut(ws)
-        self._group.create_task(hang_up(ws))
+        channel.cut()
+        self._group.create_task(channel.hang_up())
 
     def _wake_writer(self) -> None:
         waiter = self._writer_wakes
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+
+def _words(ended: ChannelClosed) -> str:
+    """Why a channel ended, in short; "closed" when that was in order, or nobody knows better."""
+    if ended.code in (NORMAL, GOING_AWAY):
+        return "closed"
+    if ended.code == BROKEN:
+        return ended.reason or "closed"
+    return f"closed by the peer ({ended.reason or ended.code})"

@@ -13,6 +13,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from cluster.errors import BadRequest, BodyTooLarge, MethodNotAllowed, NotFound, PeerError
+from cluster.network import Answer
 from raft.errors import SkerryError
 
 PROBLEM_TYPE = "application/problem+json"
@@ -99,6 +100,11 @@ def error_of(failure: web.HTTPException, request: web.Request) -> SkerryError:
     if isinstance(failure, web.HTTPRequestEntityTooLarge):
         return BodyTooLarge("the body is too large", hint="send less")
     return BadRequest(failure.reason, hint="correct the request")
+
+
+def problem_answer(problem: Problem, headers: Mapping[str, str] | None = None) -> Answer:
+    """The document as an answer."""
+    return Answer(problem.status, msgspec.json.encode(problem, enc_hook=str), PROBLEM_TYPE, headers or {})
 
 
 def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -1,4 +1,4 @@
-"""Listening with limits, and hanging up for certain.
+"""Listening with limits.
 
 Owns: addresses, the errors of binding, connection limits, and time-outs of connections that send no request.
 Must not know: routes or what is said over a connection, beyond a problem document for what no route takes.
@@ -9,31 +9,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import socket
 from typing import Any, cast
 
-import aiohttp
 from aiohttp import web
-from msgspec import Struct
 
 from cluster.errors import ConfigError, ListenFailed, PortInUse
+from cluster.network import ListenLimits
 from cluster.problems import error_of, problem_of, problem_response
 
-HANG_UP_S = 1.0
 SWEEP_S = 0.5
-
-
-class ListenLimits(Struct, frozen=True):
-    """Bounds of one listening port."""
-
-    connections_max: int = 1024
-    header_timeout_s: float = 10.0
-    """A connection without a complete request head is cut after this long."""
-    idle_timeout_s: float = 75.0
-    """A kept-alive connection between requests is cut after this long."""
-    line_bytes_max: int = 8190
-    header_bytes_max: int = 8190
-    headers_max: int = 64
 
 
 def split_address(address: str, key: str = "address") -> tuple[str, int]:
@@ -47,28 +31,6 @@ def split_address(address: str, key: str = "address") -> tuple[str, int]:
 def join_address(host: str, port: int) -> str:
     """Inverse of `split_address`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def cut(ws: aiohttp.ClientWebSocketResponse) -> None:
-    """End a connection at its socket, whatever waits in buffers; `hang_up` tidies up after it."""
-    sock = ws.get_extra_info("socket")
-    if sock is None:
-        return
-    try:
-        with socket.socket(fileno=os.dup(sock.fileno())) as twin:
-            twin.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return  # it has ended already
-
-
-async def hang_up(ws: aiohttp.ClientWebSocketResponse) -> None:
-    """End a connection even when its peer reads nothing: the socket first, then the object."""
-    cut(ws)
-    try:
-        async with asyncio.timeout(HANG_UP_S):
-            await ws.close()
-    except TimeoutError:
-        return  # the cancelled close() has dropped the connection
 
 
 class _Refuser(asyncio.Protocol):

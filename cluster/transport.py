@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import aiohttp
 import structlog
-from aiohttp import web
 from msgspec import Struct
 
 from cluster.calls import Calls, not_reached
@@ -20,6 +18,7 @@ from cluster.dialing import LinkContext
 from cluster.framing import LINK_PATH, Answer, Consensus, Failure, Identity, Item, Ping, Pong, Request
 from cluster.inbound import LIVE_NS, Gate, Inbound
 from cluster.links import PeerLink
+from cluster.network import Network, OnKnock
 from cluster.trace import Tracer
 from raft.messages import Message
 from raft.protocols import Clock, Dice
@@ -64,7 +63,7 @@ class Links:
     """Replica to replica; satisfies `raft.protocols.Transport`.
 
     One WebSocket for each directed pair: we send on the link that we dial, and hear on the links that peers
-    dial (`routes`).  Answers to requests come back on the reverse link, so each direction can be cut alone.
+    dial (`sockets`).  Answers to requests come back on the reverse link, so each direction can be cut alone.
 
     Args:
         identity: who we are.
@@ -77,6 +76,7 @@ class Links:
             must not block.
         serve: carries out a peer's request (sender, method, body); a SkerryError it raises reaches the asker
             as PeerError with the same code, hint, retryable and outcome.
+        network: what carries the links.
         requests_max: peers' requests in progress at once.
     """
 
@@ -91,6 +91,7 @@ class Links:
         dice: Dice,
         deliver: Callable[[str, Message, str], None],
         serve: Callable[[str, str, bytes], Awaitable[bytes]],
+        network: Network,
         requests_max: int = REQUESTS_MAX_DEFAULT,
     ) -> None:
         assert token, "links never run without a token"
@@ -98,6 +99,7 @@ class Links:
         self._addresses = {peer: peers[peer] for peer in sorted(peers) if peer != identity.node}
         self._tracer = tracer
         self._clock = clock
+        self._network = network
         self._deliver = deliver
         self._log = structlog.get_logger("links").bind(node=identity.node)
         self._context = LinkContext(self._who, token, clock, dice, tracer, self._log)
@@ -137,26 +139,22 @@ class Links:
             raise not_reached(to, method, "no such peer")
         return await self._calls.request(link, method, body, timeout_s=timeout_s)
 
-    def routes(self) -> list[web.RouteDef]:
+    def sockets(self) -> dict[str, OnKnock]:
         """What the link port must serve for peers to reach us."""
-        return [web.get(LINK_PATH, self._gate.handle)]
+        return {LINK_PATH: self._gate.handle}
 
     async def run(self) -> None:
         """Dial every peer and keep the links, until cancelled or closed."""
         assert not self._running, "links run once"
         self._running = True
         try:
-            async with aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=2),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-            ) as http:
-                self._context.http = http
+            async with self._network.client() as client:
+                self._context.client = client
                 await self._run_links()
         finally:
             self._gate.close()
             await self._calls.close()
-            self._context.http = None
+            self._context.client = None
             self._stopped.set()
 
     async def close(self) -> None:

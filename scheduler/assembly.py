@@ -14,13 +14,12 @@ from __future__ import annotations
 import asyncio
 
 import structlog
-from aiohttp import web
 
 from cluster.host import Host, SystemHost
 from cluster.metrics import Metrics
+from cluster.network import Listening, ListenLimits
 from cluster.security import Authority, Scope
 from cluster.settings import Config
-from cluster.sockets import Listener, ListenLimits, listen
 from cluster.transport import LinkIdentity, Links
 from raft.core import CoreConfig
 from raft.driver import Driver
@@ -78,7 +77,7 @@ class Replica:
         self._log = log
         self._clock = host.clock
         self._stop = asyncio.Event()
-        self._listeners: list[Listener] = []
+        self._listeners: list[Listening] = []
         store = LogStore.open(
             host.disk(mine.dir),
             node_id=mine.id,
@@ -109,6 +108,7 @@ class Replica:
             dice=host.dice,
             deliver=self._deliver,
             serve=self._serve,
+            network=host.network,
             requests_max=max(config.links.requests_max, LINKS_REQUESTS_MIN),
         )
         self.driver = Driver(
@@ -210,9 +210,7 @@ class Replica:
             door=self.proposals,
             trace=self.tracer,
             log=log,
-            authorize=lambda request: void(
-                link_authority.check(request.headers.get("Authorization", ""), Scope.OPERATE)
-            ),
+            authorize=lambda authorization: void(link_authority.check(authorization, Scope.OPERATE)),
             refused=lambda error: problem(error, self._leader()),
             cluster=lambda: (self._cluster_id(), self._generation()),
             leader=self._leader,
@@ -281,11 +279,13 @@ class Replica:
             self.tracer.close()
 
     async def _listen(self) -> None:
-        links_app = web.Application()
-        links_app.router.add_routes([*self.links.routes(), *self.sessions.routes()])
         limits = ListenLimits(connections_max=self.config.links.connections_max)
         mine = self.config.replica
-        self._listeners.append(await listen(links_app, mine.listen_links, key="replica.listen_links", limits=limits))
+        sockets = {**self.links.sockets(), **self.sessions.sockets()}
+        network = self._host.network
+        self._listeners.append(
+            await network.listen(mine.listen_links, sockets=sockets, key="replica.listen_links", limits=limits)
+        )
         self._listeners.append(await serve(self.config, self.services, self.events, self.metrics, self._leader))
         links, api = (listener.address for listener in self._listeners)
         self._log.info("listening", links=links, api=api)

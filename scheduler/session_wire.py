@@ -9,8 +9,9 @@ import asyncio
 from typing import Any, Protocol
 
 import msgspec
-from aiohttp import WSMsgType, web
 
+from cluster.network import Channel, ChannelClosed
+from raft.errors import ProtocolViolation
 from scheduler.session import (
     Frame,
     Goodbye,
@@ -25,8 +26,6 @@ from scheduler.session import (
 SEND_S = 5.0
 """An agent that takes no bytes for this long loses its session."""
 CLOSE_S = 1.0
-
-_CLOSINGS = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
 
 
 class Trace(Protocol):
@@ -63,14 +62,14 @@ class SessionWire:
     without one: neither is traced.
 
     Args:
-        socket: an accepted WebSocket.
+        channel: accepted.
         trace: of this process.
         peer: the node, once it said who it is.
     """
 
-    def __init__(self, socket: web.WebSocketResponse, trace: Trace, peer: str = "?") -> None:
+    def __init__(self, channel: Channel, trace: Trace, peer: str = "?") -> None:
         self.peer = peer
-        self._socket = socket
+        self._channel = channel
         self._trace = trace
         self._traced_heartbeat = 0
 
@@ -83,8 +82,8 @@ class SessionWire:
             self._trace.emit("send", m=message, to=self.peer, type=kind_of(body), bytes=len(data))
         try:
             async with asyncio.timeout(SEND_S):
-                await self._socket.send_bytes(data)
-        except (TimeoutError, ConnectionError, RuntimeError) as error:
+                await self._channel.send_bytes(data)
+        except (TimeoutError, ConnectionError) as error:
             await self.close("send-failed")
             raise SessionLost(f"{self.peer} takes no data: {error!r}") from None
 
@@ -95,13 +94,15 @@ class SessionWire:
             TimeoutError: nothing came.
             BadFrame: not a frame of this protocol.
         """
-        message = await self._socket.receive(timeout=timeout_s)
-        if message.type in _CLOSINGS:
-            return None
-        if message.type is not WSMsgType.BINARY:
-            raise BadFrame("not a binary frame")
         try:
-            frame = decode_frame(message.data)
+            async with asyncio.timeout(timeout_s):
+                data = await self._channel.receive()
+        except ChannelClosed:
+            return None
+        except ProtocolViolation as error:
+            raise BadFrame(error.message) from None
+        try:
+            frame = decode_frame(data)
         except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
             raise BadFrame(str(error)) from None
         self._trace.observe(frame.lc, frame.hlc)
@@ -109,7 +110,7 @@ class SessionWire:
             if isinstance(frame.body, Heartbeat):
                 self._traced_heartbeat = frame.body.number
             self.peer = getattr(frame.body, "node", self.peer)
-            size = len(message.data)
+            size = len(data)
             self._trace.emit("recv", m=frame.m, fr=self.peer, type=kind_of(frame.body), bytes=size)
         return frame.body
 
@@ -125,8 +126,8 @@ class SessionWire:
         """Close without a word."""
         try:
             async with asyncio.timeout(CLOSE_S):
-                await self._socket.close(message=why.encode()[:100])
-        except (TimeoutError, ConnectionError, RuntimeError):
+                await self._channel.close(why)
+        except (TimeoutError, ConnectionError):
             pass
 
     async def _last(self, body: SessionMessage, why: str) -> None:

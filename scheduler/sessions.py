@@ -15,8 +15,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from aiohttp import web
-
+from cluster.network import Answer, Knock, NotAnUpgrade, OnKnock
 from raft.errors import SkerryError
 from scheduler.commands import RegisterNode
 from scheduler.held_session import Door, HeldSession, Log, Renews
@@ -36,6 +35,7 @@ HELLO_S = 5.0
 BARRIER_S = 3.0
 REGISTER_S = 5.0
 GOODBYE_S = 1.0
+CLOSE_S = 1.0
 AMOUNT_MAX = 1 << 50
 
 _NODE = re.compile(NAME_PATTERN)
@@ -56,7 +56,7 @@ class Sessions:
         replica: this replica's id.
         state: the replicated state, read-only here.
         door: proposals and barriers.
-        authorize: raises SkerryError unless the request carries the link token.
+        authorize: raises SkerryError unless this Authorization header carries the link token.
         refused: turns such an error into an HTTP answer.
         cluster: (cluster id or "" before the cluster is formed, generation).
         leader: the leader as far as known.
@@ -74,8 +74,8 @@ class Sessions:
         door: Door,
         trace: Trace,
         log: Log,
-        authorize: Callable[[web.Request], None],
-        refused: Callable[[SkerryError], web.StreamResponse],
+        authorize: Callable[[str], None],
+        refused: Callable[[SkerryError], Answer],
         cluster: Callable[[], tuple[str, int]],
         leader: Callable[[], str | None],
         wait_applied: Callable[..., Awaitable[None]],
@@ -103,9 +103,9 @@ class Sessions:
         self._seen_index = 0
         self._stopping = False
 
-    def routes(self) -> list[web.RouteDef]:
+    def sockets(self) -> dict[str, OnKnock]:
         """For the links listener."""
-        return [web.get(SESSION_PATH, self._handle)]
+        return {SESSION_PATH: self._handle}
 
     def usage(self) -> dict[str, tuple[int, int]]:
         """Nodes whose session is held here, with (CPU nanoseconds, memory bytes) as last reported."""
@@ -138,23 +138,25 @@ class Sessions:
 
     # --- one connection -------------------------------------------------------------------------
 
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
+    async def _handle(self, knock: Knock) -> Answer | None:
         try:
-            self._authorize(request)
+            self._authorize(knock.header("Authorization"))
             if self._stopping or self._open >= self._sessions_max:
                 raise SessionDenied("overloaded", f"replica {self._replica} takes no more agents", "dial another one")
         except SkerryError as error:
             return self._refused(error)
-        socket = web.WebSocketResponse(compress=False, max_msg_size=FRAME_BYTES_MAX, autoping=True, timeout=1.0)
         self._open += 1
         try:
-            await socket.prepare(request)
-            await self._talk(SessionWire(socket, self._trace))
+            channel = await knock.accept(frame_bytes_max=FRAME_BYTES_MAX, close_s=CLOSE_S)
+            await self._talk(SessionWire(channel, self._trace))
+        except NotAnUpgrade:
+            return self._refused(SessionDenied("bad-hello", "not a WebSocket upgrade", "only agents dial this path"))
         except (ConnectionError, TimeoutError, SessionLost) as error:
             self._log.info("an agent's connection broke", why=repr(error))
+            return Answer(400)  # nobody reads it
         finally:
             self._open -= 1
-        return socket
+        return None
 
     async def _talk(self, wire: SessionWire) -> None:
         try:

@@ -17,11 +17,10 @@ from typing import Any
 
 import structlog
 import uvloop
-from aiohttp import web
 
+from cluster.aiohttp_network import AiohttpNetwork
 from cluster.clock import SystemClock
 from cluster.dice import SystemDice
-from cluster.sockets import listen
 from cluster.trace import new_incarnation
 from cluster.trace_writer import file_tracer
 from cluster.transport import LinkIdentity, Links
@@ -74,6 +73,7 @@ class BenchReplica:
     def __init__(self, config: dict[str, Any]) -> None:
         self._address: str = config["peers"][config["id"]]
         dice, self.clock = SystemDice(), SystemClock()
+        self._network = AiohttpNetwork()
         store = LogStore.open(RealDisk(Path(config["dir"])), node_id=config["id"], cluster_name=CLUSTER, dice=dice)
         self.links = Links(
             identity=LinkIdentity(config["id"], store.store_id, CLUSTER, lambda: self.driver.status().cluster_id),
@@ -84,6 +84,7 @@ class BenchReplica:
             dice=dice,
             deliver=lambda sender, message, store: self.driver.receive(sender, message, store),
             serve=self._serve,
+            network=self._network,
         )
         self.driver = Driver(
             config=CoreConfig(
@@ -107,9 +108,7 @@ class BenchReplica:
 
     async def run(self) -> None:
         """Serve commands until standard input ends."""
-        app = web.Application()
-        app.router.add_routes(self.links.routes())
-        listener = await listen(app, self._address, key="bench")
+        listener = await self._network.listen(self._address, sockets=self.links.sockets(), key="bench")
         gc.collect()
         gc.freeze()
         gc.set_threshold(100_000, 50, 50)

@@ -10,15 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
 from cluster.errors import BadRequest
 from cluster.http import Call, HttpLimits, Route, build_app
 from cluster.metrics import CONTENT_TYPE, Metrics
-from cluster.problems import STATUSES, problem_of, problem_response
+from cluster.network import Answer, ListenLimits
+from cluster.problems import STATUSES, problem_answer, problem_of
 from cluster.security import Authority, Scope
 from cluster.settings import Config
-from cluster.sockets import Listener, ListenLimits, listen
+from cluster.sockets import Listener, listen
 from raft.errors import NoQuorum, OutcomeUnknown, SkerryError
 from scheduler.api.events import Events, EventsQuery
 from scheduler.api.explain import Explain
@@ -62,9 +61,9 @@ _WRITE = (NoQuorum, OutcomeUnknown, BadRequest)
 _PING = {"v": 1, "ok": True}
 
 
-def problem(error: SkerryError, leader: str | None = None) -> web.Response:
+def problem(error: SkerryError, leader: str | None = None) -> Answer:
     """An error as an HTTP answer."""
-    return problem_response(problem_of(error, leader, STATUSES | SCHEDULER_STATUSES))
+    return problem_answer(problem_of(error, leader, STATUSES | SCHEDULER_STATUSES))
 
 
 def routes(services: Services, events: Events, metrics: Metrics, trace: TraceFiles) -> list[Route]:

@@ -13,7 +13,8 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from cluster.framing import Hello, encode_hello
-from cluster.sockets import ListenLimits, listen
+from cluster.network import ListenLimits
+from cluster.sockets import listen
 from tests.support.link_bed import TOKEN, Member, append, both_up, pair, until
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
+from cluster.aiohttp_network import AiohttpNetwork, knocking
 from cluster.clock import SystemClock
 from cluster.dice import SeededDice
 from cluster.sockets import Listener, listen
@@ -62,8 +63,7 @@ class Member:
         self.port = self.listener.port
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        handler = self.links.routes()[0].handler
-        return await handler(request)  # type: ignore[no-any-return, misc, call-arg, arg-type]
+        return await knocking(self.links.sockets()["/v1/links"])(request)
 
     def start(self, addresses: dict[str, str]) -> None:
         self.lives += 1
@@ -85,6 +85,7 @@ class Member:
             dice=SeededDice(self.lives),
             deliver=lambda sender, message, store: self.heard.append((sender, message)),
             serve=self._serve,
+            network=AiohttpNetwork(),
             requests_max=4,
         )
         self._task = asyncio.create_task(self.links.run())
