@@ -51,6 +51,8 @@ class ForgettingDisk:
         self.lying = lying
         self._platter = _platter or Platter(dice, f"forgetting:{dice.randrange(1 << 62):x}")
         self._generation = self._platter.generation
+        self.owner: object = None
+        """Whose handle it is, where somebody keeps account."""
 
     # -- the protocol ---------------------------------------------------------------------
 

@@ -1,0 +1,370 @@
+"""TCP-like connections for unmodified asyncio protocols: transports, servers, and the loop that makes them.
+
+Owns: asyncio's transport interface over a pair of pipes.
+Must not know: what the protocols say to each other, links or faults.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable
+from contextvars import Context
+from typing import Any, Final, cast
+
+from chaos.sim.ends import EndBase
+from chaos.sim.lives import LIFE, Life
+from chaos.sim.loop import SimLoop
+from chaos.sim.net import Listener, Network
+from chaos.sim.pipes import DATA, FIN, OPEN, RESET, Pipe
+
+KERNEL_BUFFER_BYTES: Final = 256 << 10
+"""What the two machines' buffers take before the writer notices that nobody reads."""
+ASYNCIO_HIGH_BYTES: Final = 64 << 10
+
+
+class SimSocket:
+    """What asks for a socket gets this: addresses, and options that do nothing."""
+
+    __slots__ = ("end", "family", "local", "proto", "remote", "type")
+
+    def __init__(self, family: int = socket.AF_INET, type: int = socket.SOCK_STREAM, proto: int = 0) -> None:
+        self.family = family
+        self.type = type
+        self.proto = proto
+        self.local: tuple[str, int] = ("0.0.0.0", 0)  # noqa: S104  unbound
+        self.remote: tuple[str, int] | None = None
+        self.end: StreamEnd | None = None
+
+    def setblocking(self, flag: bool) -> None:
+        """Nothing here blocks."""
+
+    def setsockopt(self, *option: Any) -> None:
+        """There are no options."""
+
+    def getsockopt(self, *option: Any) -> int:
+        """There are no options."""
+        return 0
+
+    def bind(self, address: Any) -> None:
+        """Take a local address."""
+        self.local = address
+
+    def getsockname(self) -> tuple[str, int]:
+        """Our address."""
+        return self.local
+
+    def getpeername(self) -> tuple[str, int]:
+        """The other's address."""
+        if self.remote is None:
+            raise OSError(107, "not connected")
+        return self.remote
+
+    def fileno(self) -> int:
+        """No descriptor stands behind it."""
+        return -1
+
+    def close(self) -> None:
+        """Drop a connection that no transport took over."""
+        if self.end is not None:
+            self.end.abort()
+            self.end = None
+
+
+class StreamEnd(EndBase, asyncio.Transport):
+    """One end of a stream."""
+
+    def __init__(self, net: Network, life: Life, context: Context, protocol: Any) -> None:
+        super().__init__()
+        self.net = net
+        self.life = life
+        self.host = life.host
+        self.context = context
+        self.protocol = protocol
+        self.gone = self.fin_sent = self.fin_received = False
+        self.backlog = []
+        self._inbox: list[tuple[int, Any]] = []
+        self._reading_paused = False
+        self._tail: list[bytes] = []
+        self._tail_ns = -1
+        self._unconsumed = 0
+        self._writing_paused = False
+        self.set_write_buffer_limits()
+
+    # -- asyncio's transport -------------------------------------------------------------------
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """``peername``, ``sockname``, ``socket``."""
+        if name == "peername":
+            return self.remote
+        if name == "sockname":
+            return self.local
+        if name == "socket":
+            twin = SimSocket()
+            twin.local, twin.remote = self.local, self.remote
+            return twin
+        return default
+
+    def is_closing(self) -> bool:
+        """Whether it is closed or closing."""
+        return self.gone
+
+    def set_protocol(self, protocol: Any) -> None:
+        """Hand what arrives to another protocol."""
+        self.protocol = protocol
+
+    def get_protocol(self) -> Any:
+        """Who gets what arrives."""
+        return self.protocol
+
+    def is_reading(self) -> bool:
+        """Whether data is being handed over."""
+        return not self._reading_paused and not self.gone
+
+    def pause_reading(self) -> None:
+        """Hold data back."""
+        self._reading_paused = True
+
+    def resume_reading(self) -> None:
+        """Hand data over again."""
+        if self._reading_paused:
+            self._reading_paused = False
+            if self._inbox:
+                self.net.loop.call_soon(self._pump, context=self.context)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """When the protocol is told to stop writing, beyond what the machines' buffers take."""
+        if high is None:
+            high = ASYNCIO_HIGH_BYTES if low is None else 4 * low
+        self._limit = KERNEL_BUFFER_BYTES + high
+        self._low = KERNEL_BUFFER_BYTES + (high // 4 if low is None else low)
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes beyond what the machines' buffers take."""
+        return max(0, self._unconsumed - KERNEL_BUFFER_BYTES)
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """(low, high)."""
+        return self._low - KERNEL_BUFFER_BYTES, self._limit - KERNEL_BUFFER_BYTES
+
+    def write(self, data: Any) -> None:
+        """Send; what is written at one moment travels together."""
+        if self.gone or self.fin_sent or not data or self.life.dead:
+            return
+        now = self.net.loop.now
+        if self._tail_ns == now:
+            self._tail.append(bytes(data))
+        else:
+            self._tail, self._tail_ns = [bytes(data)], now
+            self.out.send(DATA, self._tail)
+        self._unconsumed += len(data)
+        if self._unconsumed > self._limit and not self._writing_paused:
+            self._writing_paused = True
+            self.protocol.pause_writing()
+
+    def writelines(self, list_of_data: Iterable[Any]) -> None:
+        """Send all."""
+        self.write(b"".join(list_of_data))
+
+    def can_write_eof(self) -> bool:
+        """It can end one direction."""
+        return True
+
+    def write_eof(self) -> None:
+        """End our direction."""
+        if not (self.gone or self.fin_sent or self.life.dead):
+            self.fin_sent = True
+            self.out.send(FIN, None)
+
+    def close(self) -> None:
+        """End it after what was written; a reset if something was not read, as kernels do."""
+        if self.gone or self.life.dead:
+            return
+        self.gone = True
+        if self._inbox:
+            self.out.send(RESET, None)
+        elif not self.fin_sent:
+            self.fin_sent = True
+            self.out.send(FIN, None)
+        self._settle()
+        self.net.loop.call_soon(self._lost, None, context=self.context)
+
+    def abort(self) -> None:
+        """Break it now."""
+        if self.gone or self.life.dead:
+            return
+        self.gone = True
+        self.out.send(RESET, None)
+        self.life.sockets.pop(self, None)
+        self.net.loop.call_soon(self._lost, None, context=self.context)
+
+    # -- EndBase ---------------------------------------------------------------------------------
+
+    def deliver(self, kind: int, data: Any) -> None:
+        """Take what arrived, in order."""
+        if self._reading_paused or self._inbox:
+            self._inbox.append((kind, data))
+        else:
+            self._take(kind, data)
+
+    def take_reset(self, error: OSError) -> None:
+        """The connection is broken."""
+        self.net.loop.call_soon(self._lost, error, context=self.context)
+
+    def unread(self) -> bool:
+        """Whether data waits for a protocol that reads no further."""
+        return bool(self._inbox)
+
+    def consumed(self, count: int) -> None:
+        """The other end took `count` bytes."""
+        self._unconsumed -= count
+        if self._writing_paused and self._unconsumed <= self._low and not self.gone:
+            self._writing_paused = False
+            self.net.loop.call_soon(self._resume_writing, context=self.context)
+
+    # -- the inside ---------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        while self._inbox and not self._reading_paused and not self.gone:
+            self._take(*self._inbox.pop(0))
+
+    def _take(self, kind: int, data: Any) -> None:
+        try:
+            if kind == DATA:
+                payload = b"".join(data)
+                self.peer.consumed(len(payload))
+                self.protocol.data_received(payload)
+            elif kind == FIN:
+                if not self.protocol.eof_received():
+                    self.close()
+            else:
+                self.protocol.connection_made(self)
+        except Exception as error:
+            message = "fatal error: protocol failed in taking data"
+            self.net.loop.call_exception_handler({"message": message, "exception": error, "transport": self})
+            self.abort()
+
+    def _resume_writing(self) -> None:
+        if not self.gone:
+            self.protocol.resume_writing()
+
+    def _lost(self, error: Exception | None) -> None:
+        protocol, self.protocol = self.protocol, _NOBODY
+        if protocol is not _NOBODY:
+            protocol.connection_lost(error)
+
+
+class _Nobody(asyncio.Protocol):
+    """Takes what comes after the end."""
+
+
+_NOBODY: Final = _Nobody()
+
+
+class SimServer(asyncio.AbstractServer):
+    """A listening port, as `create_server` returns it."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        sock = SimSocket()
+        sock.local = (listener.host.address, listener.port)
+        self._sockets = (sock,)
+
+    @property
+    def sockets(self) -> tuple[SimSocket, ...]:
+        """One socket while it listens."""
+        return self._sockets if self._listener.open else ()
+
+    def close(self) -> None:
+        """Stop listening; connections go on."""
+        self._listener.close()
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The world's loop."""
+        return asyncio.get_running_loop()
+
+    def is_serving(self) -> bool:
+        """Whether it listens."""
+        return self._listener.open
+
+    async def start_serving(self) -> None:
+        """It does already."""
+
+    async def serve_forever(self) -> None:
+        """Wait for ever."""
+        await asyncio.get_running_loop().create_future()
+
+    async def wait_closed(self) -> None:
+        """Nothing takes time."""
+
+
+class NetLoop(SimLoop):
+    """The loop with asyncio's calls for connections."""
+
+    network: Network
+
+    async def getaddrinfo(self, host: Any, port: Any, **hints: Any) -> list[Any]:
+        """The address of a machine.
+
+        Raises:
+            socket.gaierror: nobody has that name.
+        """
+        try:
+            found = self.network.find(host or "")
+        except OSError:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known") from None
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (found.address, int(port or 0)))]
+
+    async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
+        """The address itself."""
+        return str(sockaddr[0]), str(sockaddr[1])
+
+    async def sock_connect(self, sock: Any, address: Any) -> None:
+        """Make a connection that `create_connection` takes over."""
+        end = cast(StreamEnd, await self.network.dial(address[0], address[1], _without_protocol))
+        sock.local, sock.remote, sock.end = end.local, end.remote, end
+
+    async def create_connection(
+        self,
+        protocol_factory: Callable[[], Any],
+        host: Any = None,
+        port: Any = None,
+        *,
+        sock: Any = None,
+        **options: Any,
+    ) -> tuple[StreamEnd, Any]:
+        """Connect, or take over what `sock_connect` connected."""
+        assert not options.get("ssl"), "no TLS in the simulator"
+        if sock is None:
+            sock = SimSocket()
+            await self.sock_connect(sock, (host, port))
+        end: StreamEnd = sock.end
+        sock.end = None
+        end.protocol = protocol = protocol_factory()
+        protocol.connection_made(end)
+        end.resume_reading()
+        if end.gone:
+            end.take_reset(ConnectionResetError(104, "Connection reset by peer"))
+        return end, protocol
+
+    async def create_server(  # type: ignore[override]
+        self, protocol_factory: Callable[[], Any], host: Any = None, port: Any = None, **options: Any
+    ) -> SimServer:
+        """Listen on a port of the machine that asks."""
+        assert not options.get("ssl"), "no TLS in the simulator"
+        assert LIFE.get().host is not None, "spawn a process on a machine to listen"
+
+        def accept(net: Network, life: Life, context: Context) -> StreamEnd:
+            return StreamEnd(net, life, context, context.run(protocol_factory))
+
+        return SimServer(self.network.listen(int(port or 0), accept))
+
+
+def _without_protocol(net: Network, life: Life, context: Context) -> StreamEnd:
+    """The dialling end holds everything back until there is a protocol."""
+    end = StreamEnd(net, life, context, _NOBODY)
+    end.pause_reading()
+    return end
+
+
+__all__ = ["OPEN", "NetLoop", "Pipe", "SimServer", "SimSocket", "StreamEnd"]
