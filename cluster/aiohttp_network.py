@@ -8,17 +8,19 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 from aiohttp import web
+from yarl import URL
 
 from cluster.network import (
     BROKEN,
     NORMAL,
     Answer,
+    Application,
     ChannelClosed,
     DialFailed,
     DialRefused,
@@ -26,7 +28,7 @@ from cluster.network import (
     NotAnUpgrade,
     OnKnock,
 )
-from cluster.sockets import Listener, listen
+from cluster.sockets import Listener, listen, response_of
 from raft.errors import ProtocolViolation
 
 HANG_UP_S = 1.0
@@ -123,6 +125,23 @@ class SocketClient:
             raise DialFailed(words(error)) from None
         return SocketChannel(ws, lambda: _shut(ws))
 
+    async def call(
+        self, address: str, method: str, target: str, *, headers: Mapping[str, str], body: bytes | None = None
+    ) -> Answer:
+        """Make one request; raises DialFailed or another ConnectionError."""
+        media = {"Content-Type": "application/json"} if body is not None else {}
+        url = URL(f"http://{address}{target}", encoded=True)
+        try:
+            async with self._session.request(method, url, headers={**headers, **media}, data=body) as response:
+                data = await response.read()
+                return Answer(response.status, data, response.headers.get("Content-Type", ""), dict(response.headers))
+        except aiohttp.ClientConnectorError as error:
+            raise DialFailed(words(error)) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            if isinstance(error, TimeoutError):
+                raise
+            raise ConnectionError(words(error)) from None
+
 
 class SocketKnock:
     """An upgrade request; satisfies `cluster.network.Knock`."""
@@ -154,6 +173,67 @@ class SocketKnock:
             self._request.transport.abort()
 
 
+class SocketOutflow:
+    """The body of an answer in pieces; satisfies `cluster.network.Outflow`."""
+
+    def __init__(self, response: web.StreamResponse) -> None:
+        self._response = response
+
+    async def write(self, data: bytes) -> None:
+        """Send a piece; raises ConnectionError."""
+        await self._response.write(data)
+
+    async def end(self) -> None:
+        """It is complete; raises ConnectionError."""
+        await self._response.write_eof()
+
+
+class SocketRequest:
+    """An HTTP request; satisfies `cluster.network.Request`."""
+
+    def __init__(self, request: web.Request) -> None:
+        self.response: web.StreamResponse | None = None
+        self.method = request.method
+        self._request = request
+
+    @property
+    def path(self) -> str:
+        """Percent-encoded."""
+        return self._request.rel_url.raw_path
+
+    @property
+    def query(self) -> Sequence[tuple[str, str]]:
+        """Names and values, decoded."""
+        return list(self._request.query.items())
+
+    @property
+    def length(self) -> int | None:
+        """Content-Length."""
+        return self._request.content_length
+
+    def header(self, name: str) -> str:
+        """A header; "" if it is not there."""
+        return self._request.headers.get(name, "")
+
+    def body(self) -> AsyncIterator[bytes]:
+        """The body as it arrives."""
+        return aiter(self._request.content.iter_any())
+
+    async def begin(self, *, media: str, headers: Mapping[str, str], length: int | None = None) -> SocketOutflow:
+        """Answer 200, the body follows."""
+        response = web.StreamResponse(headers={"Content-Type": media, **headers})
+        if length is not None:
+            response.content_length = length
+        await response.prepare(self._request)
+        self.response = response
+        return SocketOutflow(response)
+
+    def abort(self) -> None:
+        """End the connection."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+
 class AiohttpNetwork:
     """TCP of this machine; satisfies `cluster.network.Network`."""
 
@@ -168,12 +248,20 @@ class AiohttpNetwork:
             yield SocketClient(session)
 
     async def listen(
-        self, address: str, *, sockets: Mapping[str, OnKnock], key: str, limits: ListenLimits | None = None
+        self,
+        address: str,
+        *,
+        key: str,
+        sockets: Mapping[str, OnKnock] | None = None,
+        api: Application | None = None,
+        limits: ListenLimits | None = None,
     ) -> Listener:
         """Serve a port; raises PortInUse or ListenFailed."""
         app = web.Application()
-        for path, on_knock in sockets.items():
+        for path, on_knock in (sockets or {}).items():
             app.router.add_get(path, knocking(on_knock))
+        if api is not None:
+            app.router.add_route("*", "/{everything:.*}", asking(api))
         return await listen(app, address, key=key, limits=limits)
 
 
@@ -191,9 +279,18 @@ def knocking(on_knock: OnKnock) -> Callable[[web.Request], Awaitable[web.StreamR
     return handle
 
 
-def response_of(answer: Answer) -> web.Response:
-    """An answer as aiohttp's."""
-    return web.Response(body=answer.body, status=answer.status, content_type=answer.media, headers=dict(answer.headers))
+def asking(api: Application) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Who answers requests, as a handler of aiohttp's."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        asked = SocketRequest(request)
+        answer = await api.answer(asked)
+        if asked.response is not None:
+            return asked.response
+        assert answer is not None, "who gives no answer has begun one"
+        return response_of(answer)
+
+    return handle
 
 
 def words(error: BaseException) -> str:

@@ -3,35 +3,41 @@
 Owns: tokens, limits, decoding, and how every error becomes a problem document.
 Must not know: what any route does.  The same table makes ``/openapi.json`` (`cluster.openapi`).
 
-A handler gets a `Call` and returns a struct (sent as JSON), bytes or text (sent as the route's media type), None (204)
-or a prepared ``web.StreamResponse`` (streams).  It raises `SkerryError` for what can be acted upon; anything else
-is our bug: logged, answered 500 ``internal``, and the connection goes on.
+A handler gets a `Call` and returns a struct (sent as JSON), bytes or text (sent as the route's media type) or None
+(204); that of a stream answers by `Request.begin`, and what it returns does not matter.  It raises `SkerryError`
+for what can be acted upon; anything else is our bug: logged, answered 500 ``internal``, and the connection goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 import structlog
-from aiohttp import web
 from msgspec import Struct
 
 from cluster.errors import (
     BadRequest,
     BodyTooLarge,
+    MethodNotAllowed,
+    NotFound,
     RequestTimeout,
     TooManyRequests,
     UnsupportedMediaType,
 )
+from cluster.network import Answer, Request
 from cluster.openapi import describe
-from cluster.problems import STATUSES, error_of, problem_of, problem_response
+from cluster.paths import Found, Paths
+from cluster.problems import STATUSES, Problem, problem_answer, problem_of
 from cluster.security import Authority, Scope
 from raft.errors import SkerryError
 
 JSON = "application/json"
+_PATHS_HINT = "GET /openapi.json of the API lists its paths"
 
 
 class HttpLimits(Struct, frozen=True):
@@ -47,14 +53,14 @@ class Call(Struct):
     """One request, checked and decoded.
 
     Attributes:
-        request: aiohttp's own, for streams and headers.
+        request: for streams and headers.
         path: the path's parameters, percent-decoded.
         body: decoded to the route's `body` type, or None.
         query: decoded to the route's `query` type, or None.
         scope: what the caller's token allows.
     """
 
-    request: web.Request
+    request: Request
     path: dict[str, str]
     body: Any
     query: Any
@@ -69,7 +75,7 @@ class Route(Struct, frozen=True, kw_only=True):
 
     Attributes:
         method: GET, POST, PUT or DELETE.
-        path: aiohttp's form: ``/v1/jobs/{namespace}/{name}``.
+        path: with its parameters: ``/v1/jobs/{namespace}/{name}``.
         handler: see the module.
         summary: one line for people.
         body: msgspec type of the JSON body; None = no body is read.
@@ -98,18 +104,8 @@ class Route(Struct, frozen=True, kw_only=True):
     body_bytes_max: int | None = None
 
 
-def build_app(
-    routes: Sequence[Route],
-    *,
-    title: str,
-    version: str,
-    authority: Authority,
-    leader: Callable[[], str | None] = lambda: None,
-    statuses: Mapping[str, int] | None = None,
-    limits: HttpLimits | None = None,
-    observe: Callable[[str, str, int, float], None] | None = None,
-) -> web.Application:
-    """An application that serves exactly these routes and ``GET /openapi.json``.
+class Api:
+    """Serves exactly the routes of a table, and ``GET /openapi.json``; satisfies `cluster.network.Application`.
 
     Args:
         routes: the table.
@@ -121,70 +117,63 @@ def build_app(
         limits: bounds.
         observe: called after each request with method, route path ("" = none), status and seconds.
     """
-    server = _Server(authority, leader, {**STATUSES, **(statuses or {})}, limits or HttpLimits(), observe)
-    bounds = [route.body_bytes_max or 0 for route in routes]
-    app = web.Application(
-        middlewares=[server.middleware()], client_max_size=max([server.limits.body_bytes_max, *bounds]) + 1
-    )
-    for route in routes:
-        app.router.add_route(route.method, route.path, server.bind(route))
-    document = msgspec.json.encode(describe(routes, title=title, version=version, statuses=server.statuses))
-
-    async def openapi(call: Call) -> bytes:
-        return document
-
-    described = Route(
-        method="GET", path="/openapi.json", handler=openapi, summary="This description.", scope=Scope.PUBLIC
-    )
-    app.router.add_route("GET", described.path, server.bind(described))
-    return app
-
-
-class _Server:
-    """What all handlers of an application share."""
 
     def __init__(
         self,
+        routes: Sequence[Route],
+        *,
+        title: str,
+        version: str,
         authority: Authority,
-        leader: Callable[[], str | None],
-        statuses: Mapping[str, int],
-        limits: HttpLimits,
-        observe: Callable[[str, str, int, float], None] | None,
+        leader: Callable[[], str | None] = lambda: None,
+        statuses: Mapping[str, int] | None = None,
+        limits: HttpLimits | None = None,
+        observe: Callable[[str, str, int, float], None] | None = None,
     ) -> None:
-        self.limits = limits
-        self.statuses = statuses
+        self.limits = limits or HttpLimits()
+        self._statuses = {**STATUSES, **(statuses or {})}
         self._authority = authority
         self._leader = leader
         self._observe = observe
         self._requests = 0
         self._streams = 0
         self._log = structlog.get_logger("http")
+        self._description: bytes | None = None
+        self._describe = partial(describe, routes, title=title, version=version, statuses=self._statuses)
+        described = Route(
+            method="GET", path="/openapi.json", handler=self._openapi, summary="This description.", scope=Scope.PUBLIC
+        )
+        self._paths: Paths[Bound] = Paths()
+        for route in (*routes, described):
+            self._paths.add(route.path, route.method, Bound(route))
 
-    def middleware(self) -> Any:
-        """Turns every exception into a problem document."""
+    async def answer(self, request: Request) -> Answer | None:
+        """Answer one request, whatever goes wrong; None when a stream went out."""
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        found = self._paths.find(request.path)
+        answer = await self._guarded(request, found)
+        if self._observe is not None:
+            path = found.path if found is not None else ""
+            self._observe(request.method, path, answer.status if answer is not None else 200, clock() - started)
+        return answer
 
-        @web.middleware
-        async def problems(request: web.Request, handler: Any) -> web.StreamResponse:
-            started = asyncio.get_running_loop().time()
-            response = await self._answer(request, handler)
-            if self._observe is not None:
-                resource = request.match_info.route.resource
-                path = resource.canonical if resource is not None else ""
-                seconds = asyncio.get_running_loop().time() - started
-                self._observe(request.method, path, response.status, seconds)
-            return response
-
-        return problems
-
-    async def _answer(self, request: web.Request, handler: Any) -> web.StreamResponse:
+    async def _guarded(self, request: Request, found: Found[Bound] | None) -> Answer | None:
+        """Every exception becomes a problem document."""
         headers: dict[str, str] = {}
         try:
-            return await handler(request)  # type: ignore[no-any-return]
+            if found is None:
+                raise NotFound(f"nothing is at {unquote(request.path)[:200]}", hint=_PATHS_HINT)
+            bound = found.by_method.get(request.method)
+            if bound is None:
+                allowed = ", ".join(sorted(found.by_method))
+                headers = {"Allow": allowed.replace(" ", "")}
+                raise MethodNotAllowed(
+                    f"{request.method} is not for {unquote(request.path)[:200]}", hint=f"use {allowed}"
+                )
+            return await self._handle(bound, request, found.parameters)
         except SkerryError as error:
             failure = error
-        except web.HTTPException as error:
-            failure = error_of(error, request)
-            headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:
@@ -193,42 +182,33 @@ class _Server:
                 "an unexpected error in this replica",
                 hint="see its log; a change may have taken effect: ask again with the same request id",
             )
-            return problem_response(msgspec.structs.replace(self._problem(failure), outcome="unknown"))
-        return problem_response(self._problem(failure), headers)
+            return problem_answer(msgspec.structs.replace(self._problem(failure), outcome="unknown"))
+        return problem_answer(self._problem(failure), headers)
 
-    def _problem(self, error: SkerryError) -> Any:
-        return problem_of(error, self._leader(), self.statuses)
+    async def _handle(self, bound: Bound, request: Request, parameters: dict[str, str]) -> Answer | None:
+        route = bound.route
+        scope = self._authority.check(request.header("Authorization"), route.scope)
+        with _Slot(self, route.stream):
+            query = _query(request, route.query)
+            body = await self._body(bound, request) if bound.decoder is not None else None
+            result = await route.handler(Call(request, parameters, body, query, scope))
+            return None if route.stream else _answer(route, result)
 
-    def bind(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """The aiohttp handler of a route."""
-        decoder = msgspec.json.Decoder(route.body) if route.body is not None else None
-        body_bytes_max = route.body_bytes_max or self.limits.body_bytes_max
-
-        async def handle(request: web.Request) -> web.StreamResponse:
-            scope = self._authority.check(request.headers.get("Authorization", ""), route.scope)
-            with self._slot(route.stream):
-                query = _query(request, route.query)
-                body = await self._body(request, decoder, body_bytes_max) if decoder is not None else None
-                result = await route.handler(Call(request, dict(request.match_info), body, query, scope))
-                return _response(route, result)
-
-        return handle
-
-    def _slot(self, stream: bool) -> _Slot:
-        return _Slot(self, stream)
-
-    async def _body(self, request: web.Request, decoder: msgspec.json.Decoder[Any], bytes_max: int) -> Any:
-        if request.content_type != JSON:
+    async def _body(self, bound: Bound, request: Request) -> Any:
+        assert bound.decoder is not None, "only routes with a body read one"
+        media = request.header("Content-Type").partition(";")[0].strip().lower() or "application/octet-stream"
+        if media != JSON:
             raise UnsupportedMediaType(
-                f"the body is sent as {request.content_type[:100]}", hint=f"send JSON with Content-Type: {JSON}"
+                f"the body is sent as {media[:100]}", hint=f"send JSON with Content-Type: {JSON}"
             )
+        bytes_max = bound.route.body_bytes_max or self.limits.body_bytes_max
         too_large = BodyTooLarge(f"the body has over {bytes_max} bytes", hint="send less", bytes_max=bytes_max)
-        if request.content_length is not None and request.content_length > bytes_max:
+        if request.length is not None and request.length > bytes_max:
             raise too_large
         data = bytearray()
         try:
             async with asyncio.timeout(self.limits.body_timeout_s):
-                async for chunk in request.content.iter_any():
+                async for chunk in request.body():
                     data += chunk
                     if len(data) > bytes_max:
                         raise too_large
@@ -236,13 +216,29 @@ class _Server:
             raise RequestTimeout(
                 f"the body did not arrive within {self.limits.body_timeout_s:g} s", hint="send it at once"
             ) from None
-        return _decode(decoder, bytes(data))
+        return _decode(bound.decoder, bytes(data))
+
+    async def _openapi(self, call: Call) -> bytes:
+        if self._description is None:
+            self._description = msgspec.json.encode(self._describe())
+        return self._description
+
+    def _problem(self, error: SkerryError) -> Problem:
+        return problem_of(error, self._leader(), self._statuses)
+
+
+class Bound:
+    """A route with what it needs at each call."""
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self.decoder = msgspec.json.Decoder(route.body) if route.body is not None else None
 
 
 class _Slot:
     """One of the calls, or streams, handled at once."""
 
-    def __init__(self, server: _Server, stream: bool) -> None:
+    def __init__(self, server: Api, stream: bool) -> None:
         self._server = server
         self._stream = stream
 
@@ -275,10 +271,10 @@ def _decode(decoder: msgspec.json.Decoder[Any], data: bytes) -> Any:
         raise BadRequest(f"the body is not JSON: {error}", hint="send one JSON document", path="$") from None
 
 
-def _query(request: web.Request, query: type[Struct] | None) -> Any:
+def _query(request: Request, query: type[Struct] | None) -> Any:
     """Query parameters as the route's struct; unknown and repeated ones are refused."""
     given: dict[str, str] = {}
-    for name, value in request.query.items():
+    for name, value in request.query:
         if name in given:
             raise BadRequest(f"query parameter {name[:64]!r} is given twice", hint="give it once", path=f"?{name[:64]}")
         given[name] = value
@@ -297,12 +293,9 @@ def _query(request: web.Request, query: type[Struct] | None) -> Any:
         raise BadRequest(f"{message} at {path}", hint="GET /openapi.json has the schema", path=path) from None
 
 
-def _response(route: Route, result: Any) -> web.StreamResponse:
-    if isinstance(result, web.StreamResponse):
-        return result
+def _answer(route: Route, result: Any) -> Answer:
     if result is None:
-        return web.Response(status=204)
+        return Answer(204, media="")
     if isinstance(result, str):
-        return web.Response(text=result, status=route.status, content_type=route.media)
-    body = result if isinstance(result, bytes) else msgspec.json.encode(result)
-    return web.Response(body=body, status=route.status, content_type=route.media)
+        return Answer(route.status, result.encode(), f"{route.media}; charset=utf-8")
+    return Answer(route.status, result if isinstance(result, bytes) else msgspec.json.encode(result), route.media)

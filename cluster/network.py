@@ -1,6 +1,6 @@
 """What the processes of a cluster need of a network, as protocols.
 
-Owns: the seam between everything that is said over WebSockets and what carries it, and the errors of that seam.
+Owns: the seam between what is said over WebSockets and HTTP and what carries it, and the errors of that seam.
 Must not know: an implementation (`cluster.aiohttp_network` is the real one), or what anybody says.
 
 Every wait is the caller's to bound, with ``asyncio.timeout``; the methods themselves may wait for ever.
@@ -8,7 +8,7 @@ Every wait is the caller's to bound, with ``asyncio.timeout``; the methods thems
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -78,12 +78,72 @@ class Channel(Protocol):
 
 
 class Answer(Struct, frozen=True):
-    """A complete HTTP answer."""
+    """A complete HTTP answer; `media` is its Content-Type."""
 
     status: int
     body: bytes = b""
     media: str = "application/json"
     headers: Mapping[str, str] = {}
+
+
+class Outflow(Protocol):
+    """The body of an answer that is sent piece by piece."""
+
+    async def write(self, data: bytes) -> None:
+        """Send a piece; waits while too much is unsent.  Raises ConnectionError."""
+        ...
+
+    async def end(self) -> None:
+        """It is complete.  Raises ConnectionError."""
+        ...
+
+
+class Request(Protocol):
+    """One HTTP request whose head has been read."""
+
+    @property
+    def method(self) -> str:
+        """In upper case."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """Percent-encoded, without the query."""
+        ...
+
+    @property
+    def query(self) -> Sequence[tuple[str, str]]:
+        """Names and values in order, decoded."""
+        ...
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body, if the head says so."""
+        ...
+
+    def header(self, name: str) -> str:
+        """A header; "" if it is not there."""
+        ...
+
+    def body(self) -> AsyncIterator[bytes]:
+        """The body as it arrives."""
+        ...
+
+    async def begin(self, *, media: str, headers: Mapping[str, str], length: int | None = None) -> Outflow:
+        """Answer 200 with a body that follows piece by piece, of `length` bytes if that is known."""
+        ...
+
+    def abort(self) -> None:
+        """End the connection now: whoever asked sees the answer end before its time."""
+        ...
+
+
+class Application(Protocol):
+    """What answers HTTP requests."""
+
+    async def answer(self, request: Request) -> Answer | None:
+        """Answer one request; None when it went out by `Request.begin`."""
+        ...
 
 
 class Knock(Protocol):
@@ -128,6 +188,24 @@ class Client(Protocol):
         """
         ...
 
+    async def call(
+        self, address: str, method: str, target: str, *, headers: Mapping[str, str], body: bytes | None = None
+    ) -> Answer:
+        """Make one HTTP request at ``host:port`` and take its whole answer.
+
+        Args:
+            address: whom.
+            method: in upper case.
+            target: path and query, percent-encoded.
+            headers: of the request.
+            body: JSON, or None.
+
+        Raises:
+            DialFailed: it was certainly not sent.
+            ConnectionError: nobody knows whether it arrived.
+        """
+        ...
+
 
 class ListenLimits(Struct, frozen=True):
     """Bounds of one listening port."""
@@ -168,14 +246,21 @@ class Network(Protocol):
         ...
 
     async def listen(
-        self, address: str, *, sockets: Mapping[str, OnKnock], key: str, limits: ListenLimits | None = None
+        self,
+        address: str,
+        *,
+        key: str,
+        sockets: Mapping[str, OnKnock] | None = None,
+        api: Application | None = None,
+        limits: ListenLimits | None = None,
     ) -> Listening:
         """Serve a port; port 0 lets the machine choose.
 
         Args:
             address: ``host:port``.
-            sockets: who answers knocks, by path.
             key: the setting that the address comes from, for the errors.
+            sockets: who answers knocks, by path.
+            api: who answers everything else.
             limits: bounds of the port.
 
         Raises:

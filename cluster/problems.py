@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from aiohttp import web
 from msgspec import Struct
 
-from cluster.errors import BadRequest, BodyTooLarge, MethodNotAllowed, NotFound, PeerError
+from cluster.errors import PeerError
 from cluster.network import Answer
 from raft.errors import SkerryError
 
@@ -90,24 +89,6 @@ def problem_of(error: SkerryError, leader: str | None, statuses: Mapping[str, in
     )
 
 
-def error_of(failure: web.HTTPException, request: web.Request) -> SkerryError:
-    """What aiohttp itself refuses, as an error of ours."""
-    if isinstance(failure, web.HTTPNotFound):
-        return NotFound(f"nothing is at {request.path[:200]}", hint="GET /openapi.json of the API lists its paths")
-    if isinstance(failure, web.HTTPMethodNotAllowed):
-        allowed = ", ".join(sorted(failure.allowed_methods))
-        return MethodNotAllowed(f"{request.method} is not for {request.path[:200]}", hint=f"use {allowed}")
-    if isinstance(failure, web.HTTPRequestEntityTooLarge):
-        return BodyTooLarge("the body is too large", hint="send less")
-    return BadRequest(failure.reason, hint="correct the request")
-
-
 def problem_answer(problem: Problem, headers: Mapping[str, str] | None = None) -> Answer:
     """The document as an answer."""
     return Answer(problem.status, msgspec.json.encode(problem, enc_hook=str), PROBLEM_TYPE, headers or {})
-
-
-def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> web.Response:
-    """The document as an answer."""
-    body = msgspec.json.encode(problem, enc_hook=str)
-    return web.Response(body=body, status=problem.status, content_type=PROBLEM_TYPE, headers=headers)

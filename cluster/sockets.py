@@ -13,9 +13,10 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from cluster.errors import ConfigError, ListenFailed, PortInUse
-from cluster.network import ListenLimits
-from cluster.problems import error_of, problem_of, problem_response
+from cluster.errors import BadRequest, BodyTooLarge, ConfigError, ListenFailed, MethodNotAllowed, NotFound, PortInUse
+from cluster.network import Answer, ListenLimits
+from cluster.problems import problem_answer, problem_of
+from raft.errors import SkerryError
 
 SWEEP_S = 0.5
 
@@ -31,6 +32,26 @@ def split_address(address: str, key: str = "address") -> tuple[str, int]:
 def join_address(host: str, port: int) -> str:
     """Inverse of `split_address`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def response_of(answer: Answer) -> web.Response:
+    """An answer as aiohttp's."""
+    headers = dict(answer.headers)
+    if answer.media:
+        headers["Content-Type"] = answer.media
+    return web.Response(body=answer.body, status=answer.status, headers=headers)
+
+
+def error_of(failure: web.HTTPException, request: web.Request) -> SkerryError:
+    """What aiohttp itself refuses, as an error of ours."""
+    if isinstance(failure, web.HTTPNotFound):
+        return NotFound(f"nothing is at {request.path[:200]}", hint="GET /openapi.json of the API lists its paths")
+    if isinstance(failure, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(failure.allowed_methods))
+        return MethodNotAllowed(f"{request.method} is not for {request.path[:200]}", hint=f"use {allowed}")
+    if isinstance(failure, web.HTTPRequestEntityTooLarge):
+        return BodyTooLarge("the body is too large", hint="send less")
+    return BadRequest(failure.reason, hint="correct the request")
 
 
 class _Refuser(asyncio.Protocol):
@@ -112,7 +133,7 @@ class Listener:
             try:
                 return await handler(request)  # type: ignore[no-any-return]
             except web.HTTPException as error:  # of applications without a table of routes
-                return problem_response(problem_of(error_of(error, request), None))
+                return response_of(problem_answer(problem_of(error_of(error, request), None)))
             finally:
                 self._active[protocol] -= 1
                 self._since[protocol] = asyncio.get_running_loop().time()

@@ -30,7 +30,7 @@ from raft.store.log_store import LogStore
 from scheduler import forwarding, output, renewals, roster
 from scheduler.api.events import Events
 from scheduler.api.services import Services
-from scheduler.api.table import problem, serve
+from scheduler.api.table import api_limits, make_api, problem
 from scheduler.changelog import Changelog
 from scheduler.collector import Collector
 from scheduler.fingerprint import Fingerprint
@@ -286,7 +286,10 @@ class Replica:
         self._listeners.append(
             await network.listen(mine.listen_links, sockets=sockets, key="replica.listen_links", limits=limits)
         )
-        self._listeners.append(await serve(self.config, self.services, self.events, self.metrics, self._leader))
+        served = make_api(self.config, self.services, self.events, self.metrics, self._leader)
+        self._listeners.append(
+            await network.listen(mine.listen_api, api=served, key="replica.listen_api", limits=api_limits(self.config))
+        )
         links, api = (listener.address for listener in self._listeners)
         self._log.info("listening", links=links, api=api)
 

@@ -14,10 +14,10 @@ import asyncio
 from typing import Annotated, Any
 
 import msgspec
-from aiohttp import web
 from msgspec import Meta, Struct
 
 from cluster.http import Call
+from cluster.network import Outflow
 from raft.errors import Overloaded
 from scheduler.api.services import Services
 
@@ -26,6 +26,7 @@ HEARTBEAT_S = 5.0
 WRITE_S = 10.0
 """A reader that takes nothing for this long is dropped."""
 LINES_MAX = 512
+MEDIA = "application/x-ndjson"
 INDEX_MAX = 1 << 62
 
 
@@ -51,49 +52,45 @@ class Events:
         self._stopping.set()
         self._services.changelog.wake()
 
-    async def stream(self, call: Call) -> web.StreamResponse:
+    async def stream(self, call: Call) -> None:
         """Follow the changes of this replica after ``?since=``."""
         query: EventsQuery = call.query
-        request, since = call.request, query.since
         if self._open >= STREAMS_MAX:
             raise Overloaded(f"{STREAMS_MAX} event streams are open already", hint="ask another replica")
         self._open += 1
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
         try:
-            await response.prepare(request)
-            await self._follow(response, since)
-            await asyncio.wait_for(response.write_eof(), self._write_s)
+            stream = await call.request.begin(media=MEDIA, headers={"Cache-Control": "no-store"})
+            await self._follow(stream, query.since)
+            await asyncio.wait_for(stream.end(), self._write_s)
         except (ConnectionError, TimeoutError):
-            if request.transport is not None:  # the reader is gone, or takes nothing at all
-                request.transport.abort()
+            call.request.abort()  # the reader is gone, or takes nothing at all
         finally:
             self._open -= 1
-        return response
 
-    async def _follow(self, response: web.StreamResponse, since: int) -> None:
+    async def _follow(self, stream: Outflow, since: int) -> None:
         changelog = self._services.changelog
         position = min(since, changelog.last_index)
         if since > changelog.last_index:
-            await self._write(response, [{"k": "gap", "index": changelog.last_index, "why": "ahead of this replica"}])
+            await self._write(stream, [{"k": "gap", "index": changelog.last_index, "why": "ahead of this replica"}])
         elif since < changelog.forgotten_index:
             position = changelog.forgotten_index
-            await self._write(response, [{"k": "gap", "index": position, "since": since, "why": "no longer known"}])
+            await self._write(stream, [{"k": "gap", "index": position, "since": since, "why": "no longer known"}])
         while not self._stopping.is_set():
             if position < changelog.forgotten_index:
                 await self._write(
-                    response,
+                    stream,
                     [{"k": "dropped", "index": position, "why": "too slow", "hint": f"go on with ?since={position}"}],
                 )
                 return
             found = changelog.after(position, LINES_MAX)
             if found:
-                await self._write(response, [{"k": kind, "index": index, **fields} for index, (kind, fields) in found])
+                await self._write(stream, [{"k": kind, "index": index, **fields} for index, (kind, fields) in found])
                 position = found[-1][0]
                 continue
             position = changelog.last_index
             if not await self._woken(position):
-                await self._write(response, [{"k": "heartbeat", "index": position}])
-        await self._write(response, [{"k": "end", "index": position, "why": "the replica stops"}])
+                await self._write(stream, [{"k": "heartbeat", "index": position}])
+        await self._write(stream, [{"k": "end", "index": position, "why": "the replica stops"}])
 
     async def _woken(self, position: int) -> bool:
         """Wait for a change, the end, or until a heartbeat is due (False)."""
@@ -108,7 +105,7 @@ class Events:
                 wait.cancel()
         return any(task.result() for task in done)
 
-    async def _write(self, response: web.StreamResponse, lines: list[dict[str, Any]]) -> None:
+    async def _write(self, stream: Outflow, lines: list[dict[str, Any]]) -> None:
         data = b"".join(msgspec.json.encode({"v": 1, **line}) + b"\n" for line in lines)
         async with asyncio.timeout(self._write_s):
-            await response.write(data)
+            await stream.write(data)

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import BadRequest
-from cluster.http import Call, HttpLimits, Route, build_app
+from cluster.http import Api, Call, HttpLimits, Route
 from cluster.metrics import CONTENT_TYPE, Metrics
 from cluster.network import Answer, ListenLimits
 from cluster.problems import STATUSES, problem_answer, problem_of
 from cluster.security import Authority, Scope
 from cluster.settings import Config
-from cluster.sockets import Listener, listen
 from raft.errors import NoQuorum, OutcomeUnknown, SkerryError
 from scheduler.api.events import Events, EventsQuery
 from scheduler.api.explain import Explain
@@ -146,17 +145,17 @@ def _get(path: str, handler: Any, summary: str, **more: Any) -> Route:
     return Route(method="GET", path=path, handler=handler, summary=summary, **more)
 
 
-async def serve(
+def make_api(
     config: Config, services: Services, events: Events, metrics: Metrics, leader: Callable[[], str | None]
-) -> Listener:
-    """Open the API port; raises PortInUse or ListenFailed."""
+) -> Api:
+    """What answers on the API port."""
     http = config.http
     seconds = metrics.histogram("api_seconds", "API calls", ("method", "path", "status"))
 
     def observe(method: str, path: str, status: int, took_s: float) -> None:
         seconds.labels(method, path, str(status)).observe(took_s)
 
-    app = build_app(
+    return Api(
         routes(services, events, metrics, TraceFiles(Path(config.trace.dir) if config.trace.dir else None)),
         title="Skerry",
         version="1",
@@ -170,5 +169,9 @@ async def serve(
         ),
         observe=observe,
     )
-    limits = ListenLimits(connections_max=http.connections_max, header_timeout_s=http.header_timeout_ms / 1000)
-    return await listen(app, config.replica.listen_api, key="replica.listen_api", limits=limits)
+
+
+def api_limits(config: Config) -> ListenLimits:
+    """Bounds of the API port."""
+    http = config.http
+    return ListenLimits(connections_max=http.connections_max, header_timeout_s=http.header_timeout_ms / 1000)

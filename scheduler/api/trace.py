@@ -15,10 +15,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from aiohttp import web
 from msgspec import Meta, Struct
 
 from cluster.http import Call
+from cluster.network import Request
 from raft.errors import Overloaded
 from scheduler.errors import TraceNotFound
 
@@ -50,7 +50,7 @@ class TraceFiles:
         """All files with their sizes."""
         return {"v": 1, "files": await asyncio.to_thread(self._list)}
 
-    async def stream(self, call: Call) -> web.StreamResponse:
+    async def stream(self, call: Call) -> None:
         """One file from ``?offset=`` to its last whole line."""
         name, query = call.path["file"], call.query
         if self._open >= STREAMS_MAX:
@@ -59,30 +59,28 @@ class TraceFiles:
         try:
             descriptor = await asyncio.to_thread(self._open_file, name)
             try:
-                return await self._send(call.request, descriptor, query.offset)
+                await self._send(call.request, descriptor, query.offset)
             finally:
                 os.close(descriptor)
         finally:
             self._open -= 1
 
-    async def _send(self, request: web.Request, descriptor: int, offset: int) -> web.StreamResponse:
+    async def _send(self, request: Request, descriptor: int, offset: int) -> None:
         end = await asyncio.to_thread(whole_lines_end, descriptor)
-        response = web.StreamResponse(headers={"Content-Type": MEDIA, "Cache-Control": "no-store"})
-        response.content_length = max(0, end - offset)
         try:
-            await response.prepare(request)
+            stream = await request.begin(
+                media=MEDIA, headers={"Cache-Control": "no-store"}, length=max(0, end - offset)
+            )
             while offset < end:
                 data = await asyncio.to_thread(os.pread, descriptor, min(CHUNK_BYTES, end - offset), offset)
                 if not data:
                     raise ConnectionError("the file was cut while it was read")
                 async with asyncio.timeout(WRITE_S):
-                    await response.write(data)
+                    await stream.write(data)
                 offset += len(data)
-            await asyncio.wait_for(response.write_eof(), WRITE_S)
+            await asyncio.wait_for(stream.end(), WRITE_S)
         except (ConnectionError, TimeoutError):
-            if request.transport is not None:  # the reader sees the answer end before its length
-                request.transport.abort()
-        return response
+            request.abort()  # the reader sees the answer end before its length
 
     def _list(self) -> list[dict[str, Any]]:
         if self._directory is None or not self._directory.is_dir():

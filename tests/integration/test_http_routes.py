@@ -12,8 +12,10 @@ import pytest
 from aiohttp import web
 from msgspec import Meta, Struct
 
+from cluster.aiohttp_network import AiohttpNetwork
 from cluster.errors import NotFound, PeerError, PortInUse
-from cluster.http import Call, HttpLimits, Route, build_app
+from cluster.http import Api, Call, HttpLimits, Route
+from cluster.network import DialFailed
 from cluster.security import Authority, Scope
 from cluster.sockets import listen
 from raft.errors import NotLeader, OutcomeUnknown
@@ -36,7 +38,7 @@ class Window(Struct, frozen=True):
     stale: bool = False
 
 
-class Api:
+class Things:
     """One application on a kernel-given port."""
 
     def __init__(self) -> None:
@@ -62,12 +64,10 @@ class Api:
     async def health(self, call: Call) -> str:
         return "ok\n"
 
-    async def stream(self, call: Call) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
-        await response.prepare(call.request)
+    async def stream(self, call: Call) -> None:
+        stream = await call.request.begin(media="application/jsonl", headers={})
         for number in range(3):
-            await response.write(b'{"n":%d}\n' % number)
-        return response
+            await stream.write(b'{"n":%d}\n' % number)
 
     def routes(self) -> list[Route]:
         return [
@@ -95,8 +95,8 @@ class Api:
 
 @asynccontextmanager
 async def served(**limits: Any):
-    api = Api()
-    app = build_app(
+    api = Things()
+    app = Api(
         api.routes(),
         title="Things",
         version="1",
@@ -105,7 +105,7 @@ async def served(**limits: Any):
         limits=HttpLimits(**limits) if limits else None,
         observe=lambda method, path, status, seconds: api.observed.append((method, path, status)),
     )
-    listener = await listen(app, "127.0.0.1:0", key="replica.listen_api")
+    listener = await AiohttpNetwork().listen("127.0.0.1:0", api=app, key="replica.listen_api")
     try:
         async with aiohttp.ClientSession(f"http://{listener.address}") as http:
             yield api, http
@@ -323,3 +323,17 @@ async def test_a_port_in_use_is_said_with_port_setting_and_remedy():
         assert "free port" in caught.value.hint
     finally:
         await first.close()
+
+
+async def test_the_networks_own_client_makes_calls_and_tells_what_was_never_sent():
+    async with served() as (_, http), AiohttpNetwork().client() as client:
+        address = str(http._base_url.authority)  # type: ignore[union-attr]
+        stored = await client.call(address, "POST", "/v1/things", headers=auth(), body=b'{"name": "a", "count": 3}')
+        assert (stored.status, json.loads(stored.body)) == (200, {"name": "A", "count": 3})
+        shown = await client.call(address, "GET", "/v1/things/x%2Fy?since=7", headers=auth(READ))
+        assert json.loads(shown.body)["name"] == "x/y"
+        refused = await client.call(address, "GET", "/v1/things/x", headers={})
+        assert (refused.status, json.loads(refused.body)["code"]) == (401, "unauthorized")
+    async with AiohttpNetwork().client() as client:
+        with pytest.raises(DialFailed):
+            await client.call(address, "GET", "/healthz", headers={})
