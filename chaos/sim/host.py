@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from chaos.disk import ForgettingDisk
 from chaos.sim.clocks import SimClock, TrueClock
+from chaos.sim.direct import DirectNetwork
 from chaos.sim.lives import LIFE, Life
 from chaos.sim.net import EPHEMERAL_PORT, Listener
 from chaos.sim.recording import LifeSink
 from chaos.sim.threads import SimThreads, Storage
+from cluster.aiohttp_network import AiohttpNetwork
 from cluster.clock import WallClock
 from cluster.dice import SeededDice
+from cluster.network import Network
 from cluster.trace import Record, Tracer, new_incarnation
 
 if TYPE_CHECKING:
@@ -193,6 +196,9 @@ class ProcessHost:
         self.clock: WallClock = host.clock
         self.dice = SeededDice(f"{host.world.seed}/life/{life.name}")
         self.threads = SimThreads(host.storage)
+        self.network: Network = (
+            DirectNetwork(host.world.network) if host.world.transport == "direct" else AiohttpNetwork()
+        )
 
     def disk(self, directory: str) -> ForgettingDisk:
         """A directory of files, made if it is missing."""

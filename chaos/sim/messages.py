@@ -43,6 +43,21 @@ class MessageEnd(EndBase):
         self._writers: list[asyncio.Future[None]] = []
         self._unconsumed = 0
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self.gone or self.fin_sent
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will arrive any more; what has arrived may still be in the inbox."""
+        return self.gone or self.fin_received
+
+    @property
+    def congested(self) -> bool:
+        """Whether so much is on its way unread that a writer should wait."""
+        return self._unconsumed > UNCONSUMED_MAX_BYTES
+
     def send(self, message: Any, size: int) -> None:
         """Send a message that counts `size` bytes; never blocks.
 
@@ -56,8 +71,8 @@ class MessageEnd(EndBase):
             self.out.send(DATA, (size, message))
 
     async def drain(self) -> None:
-        """Wait while much is on its way unread; raises ConnectionResetError if it breaks meanwhile."""
-        while self._unconsumed > UNCONSUMED_MAX_BYTES:
+        """Wait while it is congested; raises ConnectionResetError if it breaks meanwhile."""
+        while self.congested:
             if self.gone:
                 raise ConnectionResetError(104, "Connection reset by peer")
             writer: asyncio.Future[None] = self.net.loop.create_future()
@@ -82,25 +97,37 @@ class MessageEnd(EndBase):
                 raise EOFError
             if self.gone:
                 raise ConnectionResetError(104, "the connection is closed")
-            assert self._reader is None, "two readers of one connection"
-            self._reader = self.net.loop.create_future()
-            try:
-                await self._reader
-            finally:
-                self._reader = None
+            await self.wait()
+        return self.take()
+
+    async def wait(self) -> None:
+        """Return when something may have arrived, or the end."""
+        assert self._reader is None, "two readers of one connection"
+        self._reader = self.net.loop.create_future()
+        try:
+            await self._reader
+        finally:
+            self._reader = None
+
+    def take(self) -> Any:
+        """The oldest message of the inbox, which is not empty."""
         size, message = self.inbox.popleft()
         self.peer.consumed(size)
         return message
+
+    def finish(self, code: Any = None) -> None:
+        """End our direction after what was sent; what arrives is still taken."""
+        if not (self.gone or self.fin_sent or self.life.dead):
+            self.fin_sent = True
+            self.out.send(FIN, code)
+            self._settle()
 
     def close(self, code: Any = None) -> None:
         """End our direction after what was sent, and take nothing more."""
         if self.gone or self.life.dead:
             return
+        self.finish(code)
         self.gone = True
-        if not self.fin_sent:
-            self.fin_sent = True
-            self.out.send(FIN, code)
-        self._settle()
         self._wake()
 
     def abort(self) -> None:

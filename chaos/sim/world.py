@@ -17,7 +17,7 @@ import sys
 import warnings
 from collections.abc import Coroutine
 from random import Random
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from chaos.sim.clocks import SimClock, TrueClock
 from chaos.sim.handles import NUMBERS
@@ -31,6 +31,7 @@ from chaos.sim.streams import NetLoop
 from chaos.sim.threads import SYNC_NS, Storage
 
 T = TypeVar("T")
+Transport = Literal["direct", "http"]
 BOOT_NS_MAX: Final = 100 * NS_PER_S
 
 
@@ -40,6 +41,7 @@ class World:
     Args:
         seed: decides everything that happens by chance.
         policy: the order of what is ready to run.
+        transport: what processes get as their network: aiohttp over simulated streams, or messages without HTTP.
         latency_ns: (least, most) one way between machines.
         loss: share of segments lost on every link.
         recording: takes the traces.
@@ -50,11 +52,13 @@ class World:
         seed: int | str,
         *,
         policy: Policy = "fifo",
+        transport: Transport = "direct",
         latency_ns: tuple[int, int] = LATENCY_NS,
         loss: float = 0.0,
         recording: Recording | None = None,
     ) -> None:
         self.seed = seed
+        self.transport = transport
         self.recording = recording or Recording({"seed": seed, "backend": "simulator"})
         """The trace of everything that runs in it."""
         NUMBERS.restart()
