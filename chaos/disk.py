@@ -51,8 +51,6 @@ class ForgettingDisk:
         self.lying = lying
         self._platter = _platter or Platter(dice, f"forgetting:{dice.randrange(1 << 62):x}")
         self._generation = self._platter.generation
-        self.owner: object = None
-        """Whose handle it is, where somebody keeps account."""
 
     # -- the protocol ---------------------------------------------------------------------
 
@@ -156,6 +154,18 @@ class ForgettingDisk:
         assert operations_from_now >= 1, "a crash point lies ahead"
         self._platter.crash_at = self._platter.operations + operations_from_now
 
+    def on_crash(self, then: Callable[[], None]) -> None:
+        """Call `then` when the next crash point is reached, before the operation fails."""
+        self._platter.on_crash = then
+
+    def stored(self) -> list[str]:
+        """All file names, sorted, also of a dead handle."""
+        return sorted(self._platter.names)
+
+    def size_of(self, name: str) -> int:
+        """Bytes that are durable of a file, also of a dead handle."""
+        return len(self._platter.names[name].durable)
+
     def fail(self, operation: Operation, number: int = errno.EIO, *, after: int = 0, count: int = 1) -> None:
         """Let `count` operations of this kind fail with errno `number`, `after` more have passed."""
         self._platter.faults.append(Fault(operation, number, after, count))
@@ -202,6 +212,8 @@ class ForgettingDisk:
             if partly is not None:
                 partly()
             platter.lose_power(torn=self.torn)
+            if platter.on_crash is not None:
+                platter.on_crash()
             raise PowerLost
         for fault in platter.faults:
             if fault.operation != operation:

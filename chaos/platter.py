@@ -68,6 +68,7 @@ class Platter:
         self.locked = False
         self.operations = 0
         self.crash_at: int | None = None
+        self.on_crash: Callable[[], None] | None = None
         self.faults: list[Fault] = []
         self.counts: dict[str, int] = {}
         self.mutex = threading.RLock()

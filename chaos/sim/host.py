@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 from chaos.disk import ForgettingDisk
 from chaos.sim.clocks import SimClock, TrueClock
 from chaos.sim.direct import DirectNetwork
+from chaos.sim.disks import Disks
 from chaos.sim.lives import LIFE, Life
 from chaos.sim.net import EPHEMERAL_PORT, Listener
 from chaos.sim.recording import LifeSink
@@ -45,7 +45,6 @@ class SimHost:
         self.name = name
         self.clock = clock
         self.storage = storage
-        self.torn = torn
         self.powered = True
         self.paused = False
         self.boots = 1
@@ -54,7 +53,7 @@ class SimHost:
         self.listeners: dict[int, Listener] = {}
         self.stalled: list[Any] = []
         """Ends of connections at which something arrived while the machine was paused, in order."""
-        self.disks: dict[str, ForgettingDisk] = {}
+        self.disks = Disks(lambda directory: world.stream(f"disk:{name}:{directory}"), torn=torn)
         self.address = world.network.add_host(self)
         self._port = EPHEMERAL_PORT
         self._spawned = 0
@@ -83,10 +82,7 @@ class SimHost:
         life.held.clear()
         for each in tuple(life.sockets):
             each.died()
-        for directory in sorted(self.disks):
-            disk = self.disks[directory]
-            if disk.owner is life:
-                disk.kill()
+        self.disks.release(life)
 
     def power_off(self) -> None:
         """All processes end without a word; what no disk had synced is lost."""
@@ -103,8 +99,7 @@ class SimHost:
         self.lives.clear()
         self.listeners.clear()
         self.storage.forget()
-        for directory in sorted(self.disks):
-            self.disks[directory].crash()
+        self.disks.lose_power()
 
     def power_on(self) -> None:
         """The machine is up again, with nothing running."""
@@ -142,17 +137,9 @@ class SimHost:
         for life in self.lives:
             life.dead = life.halted = True
 
-    def disk(self, directory: str) -> ForgettingDisk:
-        """The handle of a directory for the asking life."""
-        found = self.disks.get(directory)
-        if found is None:
-            dice = Random(f"{self.world.seed}:disk:{self.name}:{directory}")  # noqa: S311  repeatable on purpose
-            handle = ForgettingDisk(dice, torn=self.torn)
-        else:
-            handle = found if found.owner is LIFE.get() else found.reopen()
-        handle.owner = LIFE.get()
-        self.disks[directory] = handle
-        return handle
+    def power_off_at(self, directory: str, operations: int) -> None:
+        """Lose power in the middle of the n-th operation on a directory from now."""
+        self.disks.lose_power_at(directory, operations, self.power_off)
 
     def free_port(self) -> int:
         """A port that nobody listens on."""
@@ -202,7 +189,7 @@ class ProcessHost:
 
     def disk(self, directory: str) -> ForgettingDisk:
         """A directory of files, made if it is missing."""
-        return self.machine.disk(directory)
+        return self.machine.disks.open(directory, self.life)
 
     def tracer(
         self, node: str, directory: str, *, roll_bytes: int, heartbeat_sample: int, meta: dict[str, Any]
@@ -229,7 +216,7 @@ class Process:
         self.life = life
         self.exited: asyncio.Future[Any] = host.world.loop.create_future()
         self._main = main
-        context = copy_context()
+        self._context = context = copy_context()
         context.run(LIFE.set, life)
         self.machine = ProcessHost(host, life)
         self.task = host.world.loop.create_task(self._run(), name=life.name, context=context)
@@ -244,9 +231,17 @@ class Process:
         self.host.end(self.life)
         self._leave()
 
+    def post(self, callback: Callable[..., object], *args: Any) -> None:
+        """Have the process call something, as a signal would; nothing happens if it is dead."""
+        self.host.world.loop.call_soon(callback, *args, context=self._context.copy())
+
     async def _run(self) -> None:
         try:
             result = await self._main(self.machine)
+        except asyncio.CancelledError:
+            self._finish(None, None)
+        except SystemExit as leave:
+            self._finish(leave.code, None)
         except Exception as error:
             self._finish(None, error)
         else:

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from chaos.sim.lives import NS_PER_S
+
 US: Final = 1_000
 MS: Final = 1_000_000
 
@@ -86,6 +88,12 @@ class Link:
         """What the link is like without faults."""
         self.calm_base_ns, self.calm_span_ns, self.calm_loss = base_ns, span_ns, loss
         self._changed()
+
+    def queue_ns(self, now_ns: int, size_bytes: int) -> int:
+        """How long a segment waits for the throttled line, and takes on it."""
+        start_ns = max(now_ns, self.free_ns)
+        self.free_ns = start_ns + size_bytes * NS_PER_S // self.bytes_per_s
+        return self.free_ns - now_ns
 
     def _changed(self) -> None:
         was_cut = self.cut

@@ -167,7 +167,10 @@ class SimLoop(asyncio.BaseEventLoop):
             self._push(handle)
 
     def bury(self) -> None:
-        """Drop everything that waits, and close."""
+        """End every coroutine, drop everything that waits, and close."""
+        for task in sorted(asyncio.all_tasks(self), key=hash):
+            if isinstance(task, SimTask):
+                task.bury()
         self._ready.clear()
         self._timers.clear()
         self.failures.clear()

@@ -28,6 +28,7 @@ OPEN, DATA, FIN, RESET = 0, 1, 2, 3
 RTO_FIRST_NS: Final = 200_000_000
 RTO_MAX_NS: Final = 120 * NS_PER_S
 RETRIES_MAX: Final = 15
+OVERHEAD_BYTES: Final = 64
 
 
 class End(Protocol):
@@ -92,7 +93,7 @@ class Pipe:
         self.stopped = False
         link.pipes[self] = None
         route.pipes[self] = None
-        self.clear = link.plain and route.plain
+        self.clear = link.plain and not route.impairments
 
     def send(self, kind: int, data: Any) -> None:
         """Take a segment on its way; never blocks."""
@@ -134,7 +135,7 @@ class Pipe:
         """The link or the route got better or worse."""
         if cut_now:
             self.lose_flight()
-        self.clear = self.link.plain and self.route.plain and not self.waiting and not self.stopped
+        self.clear = self.link.plain and not self.route.impairments and not self.waiting and not self.stopped
 
     @property
     def cut(self) -> bool:
@@ -155,9 +156,11 @@ class Pipe:
             self.clear = False
             self._wait()
             return False
-        at = loop.now + link.base_ns + int(self._random() * link.span_ns)
-        if link.bytes_per_s:
-            at += self._queued_ns(data)
+        at = loop.now
+        for each in (link, self.route):
+            at += each.base_ns + int(self._random() * each.span_ns)
+            if each.bytes_per_s:
+                at += each.queue_ns(loop.now, _size(data))
         self.last_ns = at = max(at, self.last_ns + 1)
         self.flight.append(loop.at_root(at, self.far.context, self._arrive, kind, data))
         return True
@@ -173,14 +176,6 @@ class Pipe:
         if self.route.loss and self._random() < self.route.loss:
             return "loss"
         return ""
-
-    def _queued_ns(self, data: Any) -> int:
-        """How long a segment waits for the throttled line, and takes on it."""
-        link, now = self.link, self._loop.now
-        size = 64 + (sum(map(len, data)) if isinstance(data, list) else len(data or b""))
-        start = max(now, link.free_ns)
-        link.free_ns = start + size * NS_PER_S // link.bytes_per_s
-        return link.free_ns - now
 
     def _wait(self) -> None:
         if self._retry is None:
@@ -199,7 +194,7 @@ class Pipe:
             if not self._transmit(*self.waiting.popleft()):
                 return
             self._rto_ns, self._retries = RTO_FIRST_NS, 0
-        self.clear = self.link.plain and self.route.plain
+        self.clear = self.link.plain and not self.route.impairments
 
     # -- arriving ---------------------------------------------------------------------------
 
@@ -243,3 +238,10 @@ class Pipe:
 
 _WORLD: Final = Context()
 """The world's own callbacks carry no life."""
+
+
+def _size(data: Any) -> int:
+    """Bytes of a segment, roughly: a stream's pieces, or a message with its size."""
+    if isinstance(data, list):
+        return sum(map(len, data)) + OVERHEAD_BYTES
+    return (data[0] if isinstance(data, tuple) else 0) + OVERHEAD_BYTES

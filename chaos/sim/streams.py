@@ -74,13 +74,15 @@ class SimSocket:
 class StreamEnd(EndBase, asyncio.Transport):
     """One end of a stream."""
 
-    def __init__(self, net: Network, life: Life, context: Context, protocol: Any) -> None:
+    def __init__(self, net: Network, life: Life, context: Context, factory: Callable[[], Any] | None = None) -> None:
         super().__init__()
         self.net = net
         self.life = life
         self.host = life.host
         self.context = context
-        self.protocol = protocol
+        self.protocol: Any = _NOBODY
+        self._factory = factory
+        """Makes the accepting end's protocol when the connection stands."""
         self.gone = self.fin_sent = self.fin_received = False
         self.backlog = []
         self._inbox: list[tuple[int, Any]] = []
@@ -238,11 +240,16 @@ class StreamEnd(EndBase, asyncio.Transport):
                 if not self.protocol.eof_received():
                     self.close()
             else:
+                self.protocol = self._made()
                 self.protocol.connection_made(self)
         except Exception as error:
             message = "fatal error: protocol failed in taking data"
             self.net.loop.call_exception_handler({"message": message, "exception": error, "transport": self})
             self.abort()
+
+    def _made(self) -> Any:
+        assert self._factory is not None, "only accepting ends are opened from afar"
+        return self._factory()
 
     def _resume_writing(self) -> None:
         if not self.gone:
@@ -355,14 +362,14 @@ class NetLoop(SimLoop):
         assert LIFE.get().host is not None, "spawn a process on a machine to listen"
 
         def accept(net: Network, life: Life, context: Context) -> StreamEnd:
-            return StreamEnd(net, life, context, context.run(protocol_factory))
+            return StreamEnd(net, life, context, protocol_factory)
 
         return SimServer(self.network.listen(int(port or 0), accept))
 
 
 def _without_protocol(net: Network, life: Life, context: Context) -> StreamEnd:
     """The dialling end holds everything back until there is a protocol."""
-    end = StreamEnd(net, life, context, _NOBODY)
+    end = StreamEnd(net, life, context)
     end.pause_reading()
     return end
 

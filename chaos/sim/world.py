@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import sys
 import warnings
 from collections.abc import Coroutine
@@ -23,6 +24,7 @@ from chaos.sim.clocks import SimClock, TrueClock
 from chaos.sim.handles import NUMBERS
 from chaos.sim.host import SimHost
 from chaos.sim.lives import NS_PER_S, ROOT
+from chaos.sim.logs import SILENT, Logs
 from chaos.sim.net import LATENCY_NS, Network
 from chaos.sim.patches import Patches
 from chaos.sim.ready import Policy
@@ -45,6 +47,7 @@ class World:
         latency_ns: (least, most) one way between machines.
         loss: share of segments lost on every link.
         recording: takes the traces.
+        log_level: what of processes' logs is kept in `logs`: debug, info, warning, error or silent.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class World:
         latency_ns: tuple[int, int] = LATENCY_NS,
         loss: float = 0.0,
         recording: Recording | None = None,
+        log_level: str = SILENT,
     ) -> None:
         self.seed = seed
         self.transport = transport
@@ -65,6 +69,7 @@ class World:
         self.loop = NetLoop(policy, self.stream("sched"))
         self.clock = TrueClock(self.loop)
         self.network = self.loop.network = Network(self.loop, self.stream("net"), latency_ns=latency_ns, loss=loss)
+        self.logs = Logs(log_level, lambda: self.loop.now)
         self.hosts: dict[str, SimHost] = {}
         self._clocks = self.stream("clock")
         self._patches = Patches(self.stream("global"))
@@ -81,9 +86,11 @@ class World:
         assert ROOT.clock.__class__ is not TrueClock, "two worlds at once"
         self._open = True
         self._collects = gc.isenabled()
+        gc.freeze()  # only what the world makes is looked at in its end
         gc.disable()  # a collection would run finalisers at moments that no seed decides
         self._root_clock, ROOT.clock = ROOT.clock, self.clock
         self._patches.apply()
+        self.logs.apply()
         asyncio.set_event_loop(self.loop)
         return self
 
@@ -93,24 +100,30 @@ class World:
     def close(self) -> None:
         """End the world: nothing of it runs any more, its memory is free, and what it replaced is back."""
         if not self._open:
+            self.loop.close()
             return
         self._open = False
         try:
             self._bury()
         finally:
+            self.logs.undo()
             self._patches.undo()
             ROOT.clock = self._root_clock
             asyncio.set_event_loop(None)
+            gc.unfreeze()
             if self._collects:
                 gc.enable()
 
     def _bury(self) -> None:
-        """Drop everything.  Coroutines that never ended have their `finally` run by that, to no effect and unheard."""
+        """Drop everything.  Coroutines that never ended have their `finally` run by that, to no effect and unheard.
+
+        (Python offers no way to drop a suspended coroutine without it.)
+        """
         for host in self.hosts.values():
             host.vanish()
-        for task in asyncio.all_tasks(self.loop):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
         hook, sys.unraisablehook = sys.unraisablehook, _unheard
+        disabled = logging.root.manager.disable
+        logging.disable()
         self.loop.set_exception_handler(_unheard)
         try:
             with warnings.catch_warnings():
@@ -121,6 +134,7 @@ class World:
                 gc.collect()
         finally:
             sys.unraisablehook = hook
+            logging.disable(disabled)
 
     # -- what it is made of -------------------------------------------------------------------
 
