@@ -292,6 +292,11 @@ class Core:
         return in_transfer(self._state, snapshot)
 
     @property
+    def config(self) -> CoreConfig:
+        """What this replica was started with."""
+        return self._state.config
+
+    @property
     def configuration_index(self) -> int:
         """The entry that brought `configuration`; 0 before entry 1."""
         return self._state.configurations.index

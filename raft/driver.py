@@ -181,7 +181,7 @@ class Driver:
         self._filler.start()
         for lane in self._lanes.values():
             lane.start()
-        self._turns.report.recovered(self._store.store_id)
+        self._turns.report.recovered()
         tasks = [self._every(_REPORT_S, self._report_disk), self._every(_REFILL_S, self._refill)]
         periodic = [self._loop.create_task(task) for task in tasks]
         try:

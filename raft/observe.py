@@ -32,10 +32,17 @@ class Reporter:
         self._core = core
         self._reported = (0, 0, 0)
 
-    def recovered(self, store_id: str) -> None:
+    def recovered(self) -> None:
         """What the store held at the start of this process: its term and vote, its log, the members it names."""
-        core = self._core
-        self._emit("store", id=store_id, term=core.term, candidate=core.voted_for, index=core.last_index)
+        core, config = self._core, self._core.config
+        self._emit(
+            "store",
+            id=config.store_id,
+            term=core.term,
+            candidate=core.voted_for,
+            index=core.last_index,
+            election_ms=config.election_timeout_ns // 1_000_000,
+        )
         if core.last_index:
             self._recovered_log()
         if core.configuration is not None:

@@ -154,6 +154,11 @@ class Trace:
         """A node's lives, oldest first."""
         return self._lives_of.get(node, [])
 
+    def is_whole(self, node: str) -> bool:
+        """Whether what is not in the trace of `node` did not happen there."""
+        lives = self.lives_of(node)
+        return bool(lives) and all(facts.whole and not facts.gap for facts in lives)
+
     def may_be_missing(self, node: str, hlc: int) -> bool:
         """Whether an event of `node` around `hlc` may be missing from the trace."""
         lives = [facts for facts in self.lives_of(node) if facts.first_hlc <= hlc]

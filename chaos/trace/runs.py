@@ -3,19 +3,24 @@
 Owns: from `run` events to spans of time.  Must not know: what is allowed (`chaos.trace.checkers`).
 
 The times are those of the nodes' own events: a start is written when the process runs, an exit when
-the node has seen that none is left.  On one machine they are of one clock; across machines they
-are as good as the clocks are alike.
+the node has seen that none is left.  Where a simulated kernel tells its own truth (do=began, do=ended), that counts.
+On one machine they are of one clock; across machines they are as good as the clocks are alike.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 from msgspec import Struct
 
 from chaos.trace.events import Event, Trace
+from chaos.trace.faults import MACHINE_DOWN, afflictions
 
 KEEP = "keep"
+SEEN = (("start", "adopt"), "exit")
+TRUE = (("began",), "ended")
+"""What beginnings and the end are called, as the sandboxer saw them and as the kernel did."""
 
 
 class Attempt(Struct, frozen=True):
@@ -47,23 +52,45 @@ class Attempt(Struct, frozen=True):
 
 def attempts(trace: Trace) -> dict[str, list[Attempt]]:
     """Every attempt that began, by allocation, in order of their beginnings."""
+    begins, end = TRUE if any(event.f.get("do") == "began" for event in trace.kind("run")) else SEEN
+    keeping = _keeping(trace)
+    lost_power = trace.derive(powered_off)
     exits: dict[tuple[str, str, int], Event] = {}
     for event in trace.kind("run"):
-        if event.f.get("do") == "exit":
+        if event.f.get("do") == end:
             exits.setdefault((event.n, event.text("allocation"), event.number("epoch")), event)
     found: dict[str, dict[tuple[str, int], Attempt]] = {}
     last_ms = trace.events[-1].ms if trace.events else 0
     for event in trace.kind("run"):
         allocation, epoch = event.text("allocation"), event.number("epoch")
         mine = found.setdefault(allocation, {})
-        if event.f.get("do") not in ("start", "adopt") or (event.n, epoch) in mine:
+        if event.f.get("do") not in begins or (event.n, epoch) in mine:
             continue
         ended = exits.get((event.n, allocation, epoch))
+        for fault in lost_power.get(event.n, ()):
+            if event.hlc < fault.hlc and (ended is None or fault.hlc < ended.hlc):
+                ended = fault
         certain = ended is not None or not trace.may_be_missing(event.n, trace.lives[event.n, event.inc].last_hlc)
         end_ms = ended.ms if ended is not None else last_ms
-        keeps = event.f.get("on_disconnect") == KEEP
+        keeps = event.f.get("on_disconnect", keeping.get((allocation, epoch))) == KEEP
         mine[event.n, epoch] = Attempt(allocation, epoch, event, ended, end_ms, certain, keeps)
     return {name: sorted(mine.values(), key=lambda a: (a.start_ms, a.epoch)) for name, mine in found.items() if mine}
+
+
+def _keeping(trace: Trace) -> dict[tuple[str, int], Any]:
+    """What the nodes were told about attempts: the kernel does not know it."""
+    told = [event for event in trace.kind("run") if "on_disconnect" in event.f]
+    return {(event.text("allocation"), event.number("epoch")): event.f["on_disconnect"] for event in told}
+
+
+def powered_off(trace: Trace) -> dict[str, list[Event]]:
+    """Node → the faults that took its power, and with it all that ran, in order."""
+    found: dict[str, list[Event]] = {}
+    for each in trace.derive(afflictions):
+        if each.kind in MACHINE_DOWN:
+            for node in each.nodes:
+                found.setdefault(node, []).append(each.fault)
+    return found
 
 
 def successions(trace: Trace) -> list[tuple[Attempt, Attempt]]:

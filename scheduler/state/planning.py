@@ -6,6 +6,8 @@ check, not the decider, is what keeps nodes from being overfilled (DESIGN.md §4
 
 from __future__ import annotations
 
+from typing import Any
+
 from scheduler.commands import Placement, Plan
 from scheduler.engine.marks import untolerated
 from scheduler.model import NodeState
@@ -28,7 +30,8 @@ def apply_plan(books: Books, index: int, plan: Plan) -> PlanResult:
         fault = _fault(books, placement, plan.ring_epoch)
         if fault is not None:
             refused.append(Refusal(placement.allocation, placement.attempt, placement.node, *fault))
-            changes.append(_refuse_event(placement, index, plan.decided_by, fault))
+            kind, fields = _refuse_event(placement, index, plan.decided_by, fault)
+            changes.append((kind, fields | _owned(books, placement, plan.ring_epoch)))
             continue
         job, ordinal = books.locate(placement.allocation)
         assert job is not None, "a checked placement names a job"
@@ -36,8 +39,14 @@ def apply_plan(books: Books, index: int, plan: Plan) -> PlanResult:
         row = books.place(job, ordinal, slot, index=index, time_ms=plan.time_ms)
         placed.append((placement.allocation, placement.attempt, index))
         kind, fields = books.place_event("bind", row, index=index, by=plan.decided_by, why=plan.why)
-        changes.append((kind, fields | {"ring": plan.ring_epoch, "owner": books.shards.owner(placement.node)}))
+        changes.append((kind, fields | _owned(books, placement, plan.ring_epoch)))
     return PlanResult(index=index, placed=tuple(placed), refused=tuple(refused), changes=tuple(changes))
+
+
+def _owned(books: Books, placement: Placement, ring_epoch: int) -> dict[str, Any]:
+    """For the trace: the epoch that the plan was made in, and whose the node is in the one in force."""
+    shards = books.shards
+    return {"ring": ring_epoch, "ring_now": shards.epoch, "owner": shards.owner(placement.node)}
 
 
 def _fault(books: Books, placement: Placement, ring_epoch: int) -> Fault | None:

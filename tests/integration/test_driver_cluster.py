@@ -161,7 +161,8 @@ async def test_a_start_tells_the_trace_what_the_store_held() -> None:
         await cluster.until(lambda: len(back.observer.events) > 2, "what was found is told")
         first, second, third = back.observer.events[:3]
         assert first[0] == "store"
-        assert first[1] == {"id": back.store.store_id, "term": term, "candidate": voted, "index": done.index}
+        held = {"id": back.store.store_id, "term": term, "candidate": voted, "index": done.index}
+        assert first[1] == held | {"election_ms": back.driver.core.config.election_timeout_ns // 1_000_000}
         assert (second[0], second[1]["recovered"]) == ("append", True)
         assert (third[0], third[1]["index"]) == ("note", 1)
         assert set(third[1]["voters"]) == set(cluster.names)

@@ -13,6 +13,8 @@ from chaos.trace.reader import read_trace
 
 Line = dict[str, Any]
 START_MS = 1_790_000_000_000
+ALL = ["n1", "n2", "n3"]
+REST = ["n2", "n3"]
 
 
 class Life:
@@ -57,7 +59,25 @@ class TraceMaker:
         life = Life(self, node, inc)
         self.lives[node] = life
         self.all.append(life)
+        if node in ALL:
+            self._opens(life)
         return life
+
+    def _opens(self, life: Life) -> None:
+        """A replica begins with what its store holds."""
+        held = [line for line in self.lines("vote") if line["n"] == life.node]
+        voted = max(held, key=lambda line: line["term"], default={"term": 0, "candidate": None})
+        appended = [line["index"] for line in self.lines("append") if line["n"] == life.node]
+        life.line(
+            "store",
+            id=f"{life.node:0>32}",
+            term=max(voted["term"], self.term if held else 0),
+            candidate=voted["candidate"],
+            index=max(appended, default=0),
+            election_ms=300,
+        )
+        voters = {node: f"{node:0>32}" for node in ALL}
+        life.line("note", text="configuration 1", index=1, voters=voters, outgoing={}, learners={})
 
     def emit(self, node: str, kind: str, /, **fields: Any) -> Line:
         return self.lives[node].line(kind, **fields)
@@ -65,6 +85,12 @@ class TraceMaker:
     def elect(self, leader: str, voters: list[str], why: str = "won the election") -> None:
         self.term += 1
         self.leader = leader
+        for voter in voters:
+            if voter != leader:
+                answer = {"type": "vote-reply", "term": self.term, "pre": True, "granted": True}
+                sent = self.emit(voter, "send", m=f"{voter}/pre/{self.term}", to=leader, bytes=9, **answer)
+                self.emit(leader, "recv", m=sent["m"], fr=voter, bytes=9, **answer)
+        self.emit(leader, "role", role="candidate", term=self.term, leader=None, why="a majority would vote for it")
         for voter in voters:
             self.emit(voter, "vote", term=self.term, candidate=leader, why="log is up to date")
         self.emit(leader, "role", role="leader", term=self.term, leader=leader, why=why)
@@ -207,10 +233,6 @@ class TraceMaker:
 
     def trace(self, directory: Path) -> Trace:
         return read_trace(self.write(directory))
-
-
-ALL = ["n1", "n2", "n3"]
-REST = ["n2", "n3"]
 
 
 def good_run() -> TraceMaker:

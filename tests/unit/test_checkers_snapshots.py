@@ -48,6 +48,7 @@ def run() -> TraceMaker:
     made.ms += 500
     made.start("n3", "000000ff")
     installed(made, "n3", last)
+    made.emit("a1", "run", do="exit", allocation="default/web.0", attempt=1, epoch=epoch, pid=77, exit={})
     made.release(ALL, "default/web.0", "a1", 400, epoch)
     made.submit(ALL, "default/c", "r3")
     for node in ALL:

@@ -29,7 +29,8 @@ def test_a_placement_books_the_node_and_is_desired_there() -> None:
     assert fields == {
         "do": "bind", "index": done.index, "allocation": "default/web.0", "attempt": 1, "job": "default/web",
         "node": "a1", "epoch": done.index, "ports": [80], "by": "n1", "why": "test",
-        "requests": {"cpu_millicores": 100, "memory_bytes": 64 * MIB, "pids": 10}, "ring": 0, "owner": None,
+        "requests": {"cpu_millicores": 100, "memory_bytes": 64 * MIB, "pids": 10},
+        "ring": 0, "ring_now": 0, "owner": None,
     }  # fmt: skip
 
 

@@ -75,7 +75,9 @@ class _Node:
 
 def _ports(event: Event) -> list[int]:
     found = event.f.get("ports")
-    ports = [p[-1] if isinstance(p, list) and p else p for p in found] if isinstance(found, list) else []
+    ports = (
+        [p[-1] if isinstance(p, list | tuple) and p else p for p in found] if isinstance(found, list | tuple) else []
+    )
     return [port for port in ports if isinstance(port, int)]
 
 

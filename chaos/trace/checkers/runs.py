@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from chaos.trace.checkers.base import Finding, Verdict
 from chaos.trace.events import Event, Trace
-from chaos.trace.runs import attempts, overlap_ms, successions
+from chaos.trace.faults import Affliction, beyond_promise
+from chaos.trace.runs import Attempt, attempts, overlap_ms, successions
 
 ORDERED_END = "sandboxer stops its workloads"
 """What a sandboxer writes before it stops everything because it was told to end."""
@@ -28,6 +29,10 @@ def at_most_one_process(trace: Trace) -> Finding:
         if older.ended is None and not older.certain:
             verdict.unknown(f"the end of {older.allocation} epoch {older.epoch} on {older.node} is not in the trace")
             continue
+        beyond = _beyond(trace, older, newer) if both else None
+        if beyond is not None:
+            verdict.unknown(f"{older.allocation} ran twice at once under {beyond.kind}: beyond what is promised")
+            continue
         verdict.checked += 1
         if both:
             shown = [event for event in (older.started, newer.started, older.ended) if event is not None]
@@ -39,6 +44,12 @@ def at_most_one_process(trace: Trace) -> Finding:
     if verdict.checked == 0:
         verdict.checked = sum(1 for found in attempts(trace).values() if len(found) == 1)
     return verdict.finding("nothing ran")
+
+
+def _beyond(trace: Trace, older: Attempt, newer: Attempt) -> Affliction | None:
+    """What took the promise away (DESIGN.md §6): a paused machine or unbounded clock, of the older one's node or of
+    whoever may have declared it lost."""  # fmt: skip
+    return beyond_promise(trace, (older.node, *trace.voters), older.start_ms / 1000, newer.start_ms / 1000)
 
 
 def absence_never_stops(trace: Trace) -> Finding:
@@ -109,17 +120,25 @@ def _leaves(stop: Event, ends: list[Event]) -> bool:
 
 
 def fencing(trace: Trace) -> Finding:
-    """On a node tokens of an allocation only rise, and without a lease nothing that needs one starts."""
+    """On a node tokens of an allocation only rise, and without a lease nothing that needs one starts.
+
+    What was let through just before the deadline, and is fenced already, may tell its start a moment later.
+    """
     verdict = Verdict("fencing")
     highest: dict[tuple[str, str], Event] = {}
     without_lease: dict[str, Event] = {}
+    let_through: set[tuple[str, str, int]] = set()
     for event in trace.kind("run", "lease"):
+        if event.k == "run" and event.f.get("do") == "fenced":
+            let_through.add((event.n, event.text("allocation"), event.number("epoch")))
         if event.k == "lease":
             if event.f.get("do") == "expire":
                 without_lease[event.n] = event
             elif event.f.get("do") in GIVEN:
                 without_lease.pop(event.n, None)
             continue
+        if event.f.get("do") in ("began", "ended"):
+            continue  # the kernel's word about what the node tells itself
         key = (event.n, event.text("allocation"))
         if event.f.get("do") == "start":
             verdict.checked += 1
@@ -132,7 +151,8 @@ def fencing(trace: Trace) -> Finding:
                     event,
                 )
             expired = without_lease.get(event.n)
-            if expired is not None and event.f.get("on_disconnect") == "stop":
+            attempt = (event.n, key[1], event.number("epoch"))
+            if expired is not None and event.f.get("on_disconnect") == "stop" and attempt not in let_through:
                 verdict.violated(f"{event.n} started {key[1]}, whose lease had run out", expired, event)
         if event.number("epoch") >= highest.get(key, event).number("epoch"):
             highest[key] = event

@@ -1,0 +1,350 @@
+"""What ran on the nodes, against what was placed, reported and freed.
+
+Owns: capacity as processes take it, capacity freed by exits alone, statuses in order, exits as they were, effects by
+token, nothing left running.  Must not know: leases, or how nodes run anything.
+
+Where a simulated kernel tells its own truth (`run` do=began and do=ended), that counts; elsewhere what the sandboxer
+saw (do=start and do=exit).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chaos.trace.checkers.base import Finding, Rule, Verdict
+from chaos.trace.events import Event, Life, Trace
+from chaos.trace.faults import afflictions
+from chaos.trace.runs import powered_off
+
+RESOURCES = ("cpu_millicores", "memory_bytes", "pids")
+Attempt = tuple[str, int]
+"""(allocation, epoch)."""
+
+
+def attempt_of(event: Event) -> Attempt:
+    """Which attempt a `run` or `place` event is about."""
+    return event.text("allocation"), event.number("epoch")
+
+
+def truth(trace: Trace) -> tuple[str, str]:
+    """(what a beginning is called, what an end is called) by whoever knows best in this trace."""
+    told = any(event.f.get("do") == "began" for event in trace.kind("run"))
+    return ("began", "ended") if told else ("start", "exit")
+
+
+def capacity_on_nodes(trace: Trace) -> Finding:
+    """What really runs on a node fits what it offers, at every moment."""
+    verdict = Verdict("capacity-on-nodes")
+    begin, end = trace.derive(truth)
+    offers: dict[str, dict[str, int]] = {}
+    asks: dict[Attempt, dict[str, Any]] = {}
+    running: dict[str, dict[Attempt, Event]] = {}
+    off = {id(fault): node for node, faults in trace.derive(powered_off).items() for fault in faults}
+    for event in trace.kind("node", "place", "run", "fault"):
+        if event.k == "node":
+            offered = offers.setdefault(event.text("node"), {})
+            for name, value in event.part("capacity").items():
+                offered[name] = max(offered.get(name, 0), value)
+        elif event.k == "place":
+            if event.f.get("do") == "bind":
+                asks.setdefault(attempt_of(event), event.part("requests"))
+        elif event.k == "fault":
+            if id(event) in off:
+                running.pop(off[id(event)], None)
+        elif event.f.get("do") == end:
+            running.get(event.n, {}).pop(attempt_of(event), None)
+        elif event.f.get("do") == begin:
+            mine = running.setdefault(event.n, {})
+            mine[attempt_of(event)] = event
+            if trace.lives[event.n, event.inc].gap:
+                verdict.unknown(f"the trace of {event.n} has gaps")
+                continue
+            verdict.checked += 1
+            _check_fit(verdict, event, mine, offers.get(event.n, {}), asks)
+    return verdict.finding("nothing ran")
+
+
+def _check_fit(
+    verdict: Verdict,
+    event: Event,
+    mine: dict[Attempt, Event],
+    offered: dict[str, int],
+    asks: dict[Attempt, dict[str, Any]],
+) -> None:
+    for resource in RESOURCES:
+        if resource not in offered:
+            continue
+        asked = sum(asks.get(attempt, {}).get(resource, 0) for attempt in mine)
+        if asked > offered[resource]:
+            verdict.violated(
+                f"{event.n} runs {resource} {asked} of {offered[resource]}", event, *list(mine.values())[-5:]
+            )
+            return
+
+
+def freed_by_exit(trace: Trace) -> Finding:
+    """An attempt's room is freed only when nothing of it runs: after its exit, or with its machine (DESIGN.md §4)."""
+    verdict = Verdict("freed-only-by-exit")
+    begin, end = trace.derive(truth)
+    began: dict[Attempt, Event] = {}
+    ended: dict[Attempt, Event] = {}
+    freed: dict[Attempt, Event] = {}
+    off = trace.derive(powered_off)
+    for event in trace.kind("run", "place"):
+        attempt = attempt_of(event)
+        if event.k == "run":
+            if event.f.get("do") == end:
+                ended[attempt] = event
+            elif event.f.get("do") == begin:
+                began[attempt] = event
+                if attempt in freed:
+                    verdict.violated(f"{attempt[0]} began on {event.n} after its room was freed", freed[attempt], event)
+            continue
+        if event.f.get("do") != "release" or attempt in freed:
+            continue
+        freed[attempt] = event
+        start = began.get(attempt)
+        if start is None:
+            continue
+        if attempt in ended or any(start.hlc < fault.hlc < event.hlc for fault in off.get(start.n, ())):
+            verdict.checked += 1
+        elif begin == "start" and not _tells_all(trace, start):
+            verdict.unknown(f"the end of {attempt[0]} on {start.n} may be missing")
+        else:
+            verdict.checked += 1
+            verdict.violated(
+                f"{attempt[0]} (epoch {attempt[1]}) was freed at index {event.number('index')}, and nothing tells that "
+                f"it ended on {start.n}",
+                start,
+                event,
+            )
+    return verdict.finding("nothing that ran was freed")
+
+
+def _tells_all(trace: Trace, start: Event) -> bool:
+    """Whether the sandboxer that started it went on to tell: one that was killed leaves an end to others to report."""
+    facts = trace.lives[start.n, start.inc]
+    later = any(event.n == start.n and event.f.get("do") == "adopt" for event in trace.kind("run"))
+    return not facts.gap and not facts.cut_short and not later
+
+
+class StatusInOrder(Rule):
+    """Of an attempt's reports only higher sequences count; they begin anew when its node must tell all again."""
+
+    name = "status-in-order"
+    nothing = "no report was applied twice for an attempt"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[Life, dict[tuple[str, Attempt], tuple[int, Event]]] = {}
+        self._known: dict[Life, dict[str, Event]] = {}
+
+    def on_status(self, event: Event) -> None:
+        """Reports counted."""
+        mine, node = self._last.setdefault((event.n, event.inc), {}), event.text("node")
+        for allocation, epoch, sequence, _ in event.f.get("reports", ()):
+            key = (node, (allocation, epoch))
+            before = mine.get(key)
+            mine[key] = (sequence, event)
+            if before is None:
+                continue
+            self.verdict.checked += 1
+            if sequence <= before[0]:
+                self.verdict.violated(
+                    f"{event.n} applied report {sequence} of {allocation} (epoch {epoch}) after {before[0]}",
+                    before[1],
+                    event,
+                )
+
+    def on_node(self, event: Event) -> None:
+        """A node that was lost, or runs another sandboxer, tells of every attempt anew."""
+        life, node = (event.n, event.inc), event.text("node")
+        known = self._known.setdefault(life, {}).get(node)
+        if event.f.get("do") not in ("register", "lost"):
+            return
+        self._known[life][node] = event
+        same = known is not None and all(known.f.get(name) == event.f.get(name) for name in ("do", "incarnation"))
+        if event.f.get("do") == "lost" or not same:
+            mine = self._last.get(life, {})
+            for key in [key for key in mine if key[0] == node]:
+                del mine[key]
+
+    def on_disk(self, event: Event) -> None:
+        """A snapshot takes the place of what was applied."""
+        if event.f.get("op") == "snapshot-install":
+            self._last.pop((event.n, event.inc), None)
+
+
+class ExitsHappened(Rule):
+    """An exit is told as the kernel saw it; what nobody saw is told as unknown, never as a made-up code."""
+
+    name = "exits-happened"
+    nothing = "no end was told by the kernel itself"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ended: dict[tuple[str, Attempt], Event] = {}
+
+    def on_run(self, event: Event) -> None:
+        """A process ended, or its exit is told."""
+        key = (event.n, attempt_of(event))
+        if event.f.get("do") == "ended":
+            self._ended[key] = event
+            return
+        if event.f.get("do") != "exit":
+            return
+        told, happened = event.part("exit"), self._ended.get(key)
+        if happened is None or told.get("status_known") is not True:
+            return
+        self.verdict.checked += 1
+        for name in ("code", "signal"):
+            if name in happened.f and happened.f[name] != told.get(name):
+                self.verdict.violated(
+                    f"{key[1][0]} ended with {name} {happened.f[name]} on {event.n}, which tells {told.get(name)}",
+                    happened,
+                    event,
+                )
+                return
+
+
+class OneEffect(Rule):
+    """Whoever compares tokens never accepts one lower than it accepted before: at most one effect, always (§6)."""
+
+    name = "at-most-one-effect"
+    nothing = "no token was presented"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._highest: dict[str, tuple[tuple[int, ...], Event]] = {}
+
+    def on_effect(self, event: Event) -> None:
+        """A token was presented for a key."""
+        self.verdict.checked += 1
+        if event.f.get("accepted") is not True:
+            return
+        token, key = _token(event.f.get("token")), event.text("key")
+        before = self._highest.get(key)
+        if before is not None and token < before[0]:
+            self.verdict.violated(
+                f"{key} accepted token {event.f.get('token')} after {before[1].f.get('token')}", before[1], event
+            )
+        else:
+            self._highest[key] = (token, event)
+
+
+def _token(value: Any) -> tuple[int, ...]:
+    if isinstance(value, int):
+        return (value,)
+    if isinstance(value, str):
+        return tuple(int(part) for part in value.replace(":", ".").replace("-", ".").split(".") if part.isdigit())
+    return tuple(int(part) for part in value) if isinstance(value, list | tuple) else ()
+
+
+LEASE_S = 10.0
+"""The default, where no lease tells its length."""
+SETTLES_S = 5.0
+"""Beyond two leases: an election, the stop grace, reports and their commits."""
+
+
+def no_orphan(trace: Trace) -> Finding:
+    """Two leases and a grace after the last heal nothing runs whose room was freed, whose job was stopped, or whose
+    allocation was placed again."""  # fmt: skip
+    verdict = Verdict("no-orphan")
+    found = trace.derive(afflictions)
+    healed_s = max((each.until_s for each in found if each.heal is not None), default=0.0)
+    last_s = max((event.t for event in trace.kind("apply", "run", "role")), default=0.0)
+    leases_ms = [event.number("lease_ms") for event in trace.kind("lease")]
+    settled_s = last_s - 2 * (max(leases_ms, default=0) / 1000 or LEASE_S) - SETTLES_S
+    if healed_s > settled_s:
+        return verdict.finding("the trace ends before the grace after the last heal is over")
+    sick = {node for each in found if each.heal is None for node in each.nodes}
+    over, running = _Over(), dict[Attempt, Event]()
+    begin, end = trace.derive(truth)
+    for event in trace.kind("run", "place", "job"):
+        if event.k != "run":
+            over.take(event)
+        elif event.f.get("do") == begin:
+            running[attempt_of(event)] = event
+        elif event.f.get("do") == end:
+            running.pop(attempt_of(event), None)
+    off = trace.derive(powered_off)
+    for attempt, start in running.items():
+        if start.n in sick or any(start.hlc < fault.hlc for fault in off.get(start.n, ())):
+            continue
+        verdict.checked += 1
+        order = over.of(attempt)
+        if order is not None and order.t < settled_s:
+            verdict.violated(f"{attempt[0]} (epoch {attempt[1]}) still runs on {start.n}", order, start)
+    verdict.checked += len(over.freed)
+    return verdict.finding("nothing ran")
+
+
+class _Over:
+    """What was committed that ends an attempt."""
+
+    def __init__(self) -> None:
+        self.freed: dict[Attempt, Event] = {}
+        self._bound: dict[str, Event] = {}
+        self._stopped: dict[str, Event] = {}
+
+    def take(self, event: Event) -> None:
+        """A change."""
+        do = event.f.get("do")
+        if event.k == "place" and do == "release":
+            self.freed.setdefault(attempt_of(event), event)
+        elif event.k == "place" and do == "bind":
+            before = self._bound.get(event.text("allocation"))
+            if before is None or before.number("epoch") < event.number("epoch"):
+                self._bound[event.text("allocation")] = event
+        elif event.k == "job" and event.f.get("outcome") == "stopped":
+            before = self._stopped.get(event.text("job"))
+            if before is None or before.number("index") < event.number("index"):
+                self._stopped[event.text("job")] = event
+
+    def of(self, attempt: Attempt) -> Event | None:
+        """What ended it, if anything did."""
+        allocation, epoch = attempt
+        later = [self._bound.get(allocation), self._stopped.get(allocation.rpartition(".")[0])]
+        newer = [event for event in later if event is not None and event.number("index") > epoch]
+        return self.freed.get(attempt) or (newer[0] if newer else None)
+
+
+class NoSlotLeaked(Rule):
+    """With a job all rows of its attempts are given back: no more are taken than attempts of the jobs that are left."""
+
+    name = "no-slot-leaked"
+    nothing = "no job was collected"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bound: dict[Life, dict[str, set[Attempt]]] = {}
+        self._blind: set[Life] = set()
+
+    def on_disk(self, event: Event) -> None:
+        """A life that begins with a snapshot does not see all attempts."""
+        if event.f.get("op") == "snapshot-install":
+            self._blind.add((event.n, event.inc))
+
+    def on_place(self, event: Event) -> None:
+        """An attempt takes a row."""
+        if event.f.get("do") == "bind":
+            mine = self._bound.setdefault((event.n, event.inc), {})
+            mine.setdefault(event.text("job"), set()).add(attempt_of(event))
+
+    def on_job(self, event: Event) -> None:
+        """Perhaps a job is collected; of several in one command only the last tells the rows after all."""
+        life = (event.n, event.inc)
+        if event.f.get("do") != "collect" or life in self._blind:
+            return
+        mine = self._bound.setdefault(life, {})
+        mine.pop(event.text("job"), None)
+        rows = event.number("rows")
+        if rows < 0:
+            return
+        self.verdict.checked += 1
+        left = sum(len(attempts) for attempts in mine.values())
+        if rows > left:
+            self.verdict.violated(
+                f"{event.n} keeps {rows} rows after {event.text('job')} was collected, and {left} attempts are left",
+                event,
+            )
