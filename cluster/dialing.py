@@ -38,6 +38,7 @@ class LinkContext(msgspec.Struct):
     dice: Dice
     tracer: Tracer
     log: Any
+    ping_ns: int
     client: Client | None = None
 
 

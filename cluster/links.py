@@ -9,8 +9,8 @@ Rules, each with its reason:
   new one could not be made.
 - A new attempt starts every 150 ms or so even while earlier ones hang: a partition that swallows bytes leaves
   attempts hanging, and after it heals the next one must not wait for their time-outs.
-- Pings travel on this link, pongs on the reverse one. No proof for `SUSPECT_NS`: dial another. A write
-  stuck for `STUCK_NS`: cut this one.
+- Pings travel on this link, pongs on the reverse one; a ping that is due soon goes with whatever is sent. No proof
+  for `SUSPECT_NS`: dial another. A write stuck for `STUCK_NS`: cut this one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from cluster.bell import Bell
 from cluster.dialing import LinkContext, dial
 from cluster.framing import (
     BATCH_BYTES,
@@ -37,7 +38,7 @@ from cluster.wire_trace import WireTrace
 from raft.errors import ProtocolViolation
 from raft.messages import Message
 
-PING_NS = 250_000_000
+PING_NS_DEFAULT = 250_000_000
 SUSPECT_NS = 1_000_000_000
 UNPROVEN_NS = 3_000_000_000
 STUCK_NS = 2_000_000_000
@@ -90,9 +91,9 @@ class PeerLink:
         self._refused = ""
         self._sessions = 0
         self._pings = 0
-        self._ping_sent_ns = 0
+        self._ping_sent_ns = self._ping_due_ns = 0
         self._unproven_reported = False
-        self._changed = asyncio.Event()
+        self._changed = Bell()
         self._writer_wakes: asyncio.Future[None] | None = None
         self._up_waiters: set[asyncio.Future[None]] = set()
         self._group: asyncio.TaskGroup | None = None
@@ -115,10 +116,10 @@ class PeerLink:
         return accepted
 
     def send_pong(self, pong: Pong) -> None:
-        """Queue proof of the peer's own link."""
+        """Queue proof of the peer's own link; it goes with what else this turn of the loop has to say."""
         if self.session is not None:
             self.outbox.put_control(pong)
-            self._wake_writer()
+            asyncio.get_running_loop().call_soon(self._wake_writer)
 
     def proven(self, link: int, number: int) -> None:
         """A pong for our ping `number` on link `link` arrived."""
@@ -149,13 +150,7 @@ class PeerLink:
         try:
             async with asyncio.TaskGroup() as self._group:
                 while True:
-                    delay_s = self._tend()
-                    self._changed.clear()
-                    try:
-                        async with asyncio.timeout(delay_s):
-                            await self._changed.wait()
-                    except TimeoutError:
-                        pass
+                    await self._changed.wait(self._tend())
         finally:
             if (session := self.session) is not None:
                 self.session = None
@@ -180,15 +175,17 @@ class PeerLink:
         suspect = silence_ns > (SUSPECT_NS if session.proven_ns > session.opened_ns else UNPROVEN_NS)
         if suspect:
             self._start_attempt()
-        self._ping(session, now_ns)
-        return self._delay_s() if suspect else PING_NS / 1e9
+        if self._ping_due_ns <= now_ns:
+            self._ping(session, now_ns)
+            self._wake_writer()
+        if suspect:
+            return self._delay_s()
+        return (self._ping_due_ns - now_ns) / 1e9
 
     def _ping(self, session: Session, now_ns: int) -> None:
-        if now_ns - self._ping_sent_ns >= PING_NS - 20_000_000:
-            self._pings += 1
-            self._ping_sent_ns = now_ns
-            self.outbox.put_control(Ping(session.number, self._pings))
-            self._wake_writer()
+        self._pings += 1
+        self._ping_sent_ns, self._ping_due_ns = now_ns, now_ns + self._context.ping_ns
+        self.outbox.put_control(Ping(session.number, self._pings))
 
     def _delay_s(self) -> float:
         """Jittered pause before the next attempt: at most about 190 ms, 625 ms after a refusal by code."""
@@ -231,7 +228,7 @@ class PeerLink:
         session = Session(channel, self._sessions, welcome, self._context.clock.now_ns())
         self.session = session
         self._failures, self._refused, self.why_down = 0, "", ""
-        self._ping_sent_ns = 0
+        self._ping_sent_ns = self._ping_due_ns = 0
         if old is not None:
             self._retire(old)
             if old.welcome.incarnation != welcome.incarnation:
@@ -249,7 +246,7 @@ class PeerLink:
         for waiter in self._up_waiters:
             if not waiter.done():
                 waiter.set_result(None)
-        self._changed.set()
+        self._changed.ring()
 
     def _note_refused(self, error: DialRefused) -> None:
         code = error.header(REFUSED_HEADER) or f"http-{error.status}"
@@ -276,7 +273,7 @@ class PeerLink:
                     self._writer_wakes = asyncio.get_running_loop().create_future()
                     await self._writer_wakes
                     continue
-                frame = self._next_frame()
+                frame = self._next_frame(session)
                 self.sent_bytes += len(frame)
                 session.writing_since_ns = clock.now_ns()
                 await session.channel.send_bytes(frame)
@@ -284,9 +281,11 @@ class PeerLink:
         except ConnectionError as error:
             self._lost(session, error.reason if isinstance(error, ChannelClosed) else str(error))
 
-    def _next_frame(self) -> bytes:
-        """Up to a megabyte of waiting items, control first."""
-        outbox, trace = self.outbox, self.trace
+    def _next_frame(self, session: Session) -> bytes:
+        """Up to a megabyte of waiting items, control first; a ping that is due soon goes along."""
+        outbox, trace, now_ns = self.outbox, self.trace, self._context.clock.now_ns()
+        if now_ns - self._ping_sent_ns >= self._context.ping_ns // 2:
+            self._ping(session, now_ns)
         items: list[bytes] = []
         size = 0
         while (control := outbox.next_control()) is not None:
@@ -331,7 +330,7 @@ class PeerLink:
         self.trace.connection("closed" if why == "closed" else "reset", why)
         self._log.warning("link down", why=why)
         self._on_lost(self.peer, why)
-        self._changed.set()
+        self._changed.ring()
 
     def _retire(self, session: Session) -> None:
         current = asyncio.current_task()

@@ -83,6 +83,7 @@ def arcs_in_both(first: Change, second: Change) -> bool:
     return bool((_moves(*first, ends) & _moves(*second, ends)).any())
 
 
+@lru_cache(maxsize=HISTORY_MAX)
 def moved_share(before: tuple[str, ...], after: tuple[str, ...]) -> float:
     """How much of the ring changes its owner, 0..1."""
     ends = _ends([before, after])

@@ -13,11 +13,12 @@ from collections.abc import Awaitable, Callable
 import structlog
 from msgspec import Struct
 
+from cluster.bell import Bell
 from cluster.calls import Calls, not_reached
 from cluster.dialing import LinkContext
 from cluster.framing import LINK_PATH, Answer, Consensus, Failure, Identity, Item, Ping, Pong, Request
 from cluster.inbound import LIVE_NS, Gate, Inbound
-from cluster.links import PeerLink
+from cluster.links import PING_NS_DEFAULT, PeerLink
 from cluster.network import Network, OnKnock
 from cluster.trace import Tracer
 from raft.messages import Message
@@ -78,6 +79,7 @@ class Links:
             as PeerError with the same code, hint, retryable and outcome.
         network: what carries the links.
         requests_max: peers' requests in progress at once.
+        ping_ns: between proofs that a link is alive.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Links:
         serve: Callable[[str, str, bytes], Awaitable[bytes]],
         network: Network,
         requests_max: int = REQUESTS_MAX_DEFAULT,
+        ping_ns: int = PING_NS_DEFAULT,
     ) -> None:
         assert token, "links never run without a token"
         self._identity = identity
@@ -102,7 +105,7 @@ class Links:
         self._network = network
         self._deliver = deliver
         self._log = structlog.get_logger("links").bind(node=identity.node)
-        self._context = LinkContext(self._who, token, clock, dice, tracer, self._log)
+        self._context = LinkContext(self._who, token, clock, dice, tracer, self._log, ping_ns)
         self._links: dict[str, PeerLink] = {}
         self._calls = Calls(tracer, serve, self._links.get, requests_max=requests_max, log=self._log)
         for peer, address in self._addresses.items():
@@ -116,7 +119,7 @@ class Links:
             on_item=self._received,
             log=self._log,
         )
-        self._stopping: asyncio.Event = asyncio.Event()
+        self._stopping = Bell()
         self._stopped: asyncio.Event = asyncio.Event()
         self._running = False
 
@@ -159,9 +162,27 @@ class Links:
 
     async def close(self) -> None:
         """End `run` and every link, in order."""
-        self._stopping.set()
+        self._stopping.ring()
         if self._running:
             await self._stopped.wait()
+
+    def linked_peers(self) -> list[str]:
+        """Peers that we have a link to, by id."""
+        return [peer for peer in self._addresses if self._links[peer].session is not None]
+
+    def proven_peers(self, within_ns: int) -> list[str]:
+        """Peers with links both ways, and ours proved within the last `within_ns`; by id."""
+        now_ns, found = self._clock.now_ns(), []
+        for peer in self._addresses:
+            session, heard_ns = self._links[peer].session, self._gate.heard_ns(peer)
+            if (
+                session is not None
+                and now_ns - session.proven_ns < within_ns
+                and heard_ns is not None
+                and now_ns - heard_ns < LIVE_NS
+            ):
+                found.append(peer)
+        return found
 
     def peers_status(self) -> list[PeerStatus]:
         """Every peer, by id."""
@@ -173,13 +194,9 @@ class Links:
                 group.create_task(link.run(), name=f"link {self._identity.node}~{link.peer}")
                 for link in self._links.values()
             ]
-            while not self._stopping.is_set():
+            self._gate.sweep()
+            while not await self._stopping.wait(SWEEP_S):
                 self._gate.sweep()
-                try:
-                    async with asyncio.timeout(SWEEP_S):
-                        await self._stopping.wait()
-                except TimeoutError:
-                    continue
             for task in tasks:
                 task.cancel()
 

@@ -23,6 +23,7 @@ from raft.errors import SkerryError, StoreError
 from raft.events import Proposal
 from raft.lanes import Job, Lane, LaneName
 from raft.messages import Message
+from raft.progress import Pace
 from raft.protocols import Clock, Dice, Observer, StateMachine, Threads, Transport
 from raft.status import DriverStatus, status_of
 from raft.store.log_store import LogStore
@@ -110,6 +111,11 @@ class Driver:
     def applied_index(self) -> int:
         """Index of the last entry the state machine has applied."""
         return self._turns.applier.index
+
+    @property
+    def in_step(self) -> list[str]:
+        """Leading: the followers that are replicated to without having to look for their place, sorted."""
+        return [peer for peer, its in sorted(self._turns.core.progress.items()) if its.pace is Pace.REPLICATE]
 
     def status(self) -> DriverStatus:
         """What this replica knows of itself and, leading, of its followers."""

@@ -51,7 +51,7 @@ from scheduler.state import State
 
 STOP_S = 1.8
 HAND_OVER_S = 1.0
-LINK_PROVEN_MS = 1_500
+LINK_PROVEN_NS = 1_500_000_000
 """A link whose last proof is older does not count."""
 LINKS_REQUESTS_MIN = 1024
 """Forwarded calls in progress: never fewer than the callers of another replica may have waiting."""
@@ -110,6 +110,7 @@ class Replica:
             serve=self._serve,
             network=host.network,
             requests_max=max(config.links.requests_max, LINKS_REQUESTS_MIN),
+            ping_ns=config.links.ping_ms * MS_NS,
         )
         self.driver = Driver(
             config=core_config(config, store.store_id, founds=not store.replaces),
@@ -134,7 +135,7 @@ class Replica:
             own=self._row,
             digest=Fingerprint(self.state).now,
             peers=self.links,
-            linked=lambda: [peer.peer for peer in self.links.peers_status() if peer.outgoing],
+            linked=self.links.linked_peers,
         )
         self._add_leases()
         self._add_placing()
@@ -376,17 +377,12 @@ class Replica:
 
     def _linked(self) -> list[str]:
         """The other replicas with proven links both ways."""
-        return [
-            peer.peer
-            for peer in self.links.peers_status()
-            if peer.outgoing and peer.incoming
-            and peer.proven_age_ms is not None and peer.proven_age_ms < LINK_PROVEN_MS
-        ]  # fmt: skip
+        return self.links.proven_peers(LINK_PROVEN_NS)
 
     def _following(self) -> list[str]:
         """Of those, the ones that this leader replicates to without having to look for their place."""
         linked = self._linked()
-        return [one.id for one in self.driver.status().progress if one.id in linked and one.pace == "replicate"]
+        return [peer for peer in self.driver.in_step if peer in linked]
 
     def _wall_ms(self) -> int:
         return self._clock.wall_ns() // 1_000_000

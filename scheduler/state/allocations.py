@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scheduler.lifecycle import HOLDING, LIVE, TRANSITIONS, Happening
 from scheduler.model import AllocationState, Capacity, Exit
@@ -19,14 +20,27 @@ HISTORY_KEPT: Final = 4
 STATES: Final = tuple(AllocationState)
 STATE_CODE: Final = {state: code for code, state in enumerate(STATES)}
 LIVE_CODES: Final = tuple(STATE_CODE[state] for state in LIVE)
-HOLDING_CODES: Final = tuple(STATE_CODE[state] for state in HOLDING)
 UNKNOWN_CODE: Final = STATE_CODE[AllocationState.UNKNOWN]
-STOPPABLE_CODES: Final = tuple(
-    STATE_CODE[state]
-    for state in LIVE
-    if TRANSITIONS[state, Happening.STOP_ORDERED] is AllocationState.STOPPING and state is not AllocationState.STOPPING
-)
 NONE: Final = -1
+
+
+def _flags(*states: AllocationState) -> NDArray[np.bool_]:
+    """For `flags[codes]`: which codes stand for one of `states`."""
+    flags = np.zeros(len(STATES), dtype=np.bool_)
+    flags[[STATE_CODE[state] for state in states]] = True
+    return flags
+
+
+IS_LIVE: Final = _flags(*LIVE)
+IS_HOLDING: Final = _flags(*HOLDING)
+IS_STOPPABLE: Final = _flags(
+    *(
+        state
+        for state in LIVE
+        if TRANSITIONS[state, Happening.STOP_ORDERED] is AllocationState.STOPPING
+        and state is not AllocationState.STOPPING
+    )
+)
 
 _COLUMNS: Final = (
     "job", "ordinal", "attempt", "epoch", "node", "state", "version", "cpu", "memory", "pids",
@@ -130,7 +144,7 @@ class AttemptTable:
             rows = rows[rows != NONE]
             chains.append(rows)
         dropped = np.concatenate(chains)
-        assert not np.isin(self.states(dropped), LIVE_CODES).any(), "a live attempt is never forgotten"
+        assert not IS_LIVE[self.states(dropped)].any(), "a live attempt is never forgotten"
         self.table.free_many(dropped)
         for row in dropped.tolist():
             self._forget(row)

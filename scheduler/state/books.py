@@ -24,7 +24,7 @@ from scheduler.lifecycle import (
     next_state,
 )
 from scheduler.model import AllocationState, Exit, ExitReason
-from scheduler.state.allocations import HOLDING_CODES, NONE, STOPPABLE_CODES, UNKNOWN_CODE, AttemptTable
+from scheduler.state.allocations import IS_HOLDING, IS_STOPPABLE, NONE, UNKNOWN_CODE, AttemptTable
 from scheduler.state.columns import Int64s
 from scheduler.state.jobs import JobRecord, JobTable, split_allocation
 from scheduler.state.nodes import NodeTable
@@ -108,9 +108,11 @@ class Books:
 
     def order_stop_rows(self, rows: Int64s, index: int) -> None:
         """Commit the stop of those of these attempts that are live."""
+        if not len(rows):
+            return
         for row in rows[self.attempts.states(rows) == UNKNOWN_CODE].tolist():
             self._supersede(row, index)
-        rows = rows[np.isin(self.attempts.states(rows), STOPPABLE_CODES)]
+        rows = rows[IS_STOPPABLE[self.attempts.states(rows)]]
         if not len(rows):
             return
         self.attempts.order_stop(rows, index)
@@ -120,9 +122,11 @@ class Books:
     def idle(self, job: JobRecord, first: int, end: int) -> list[int]:
         """Ordinals in ``[first, end)`` that no attempt holds."""
         rows = job.newest[first:end]
+        if not len(rows):
+            return []
         held = np.zeros(len(rows), dtype=bool)
         tried = rows != NONE
-        held[tried] = np.isin(self.attempts.states(rows[tried]), HOLDING_CODES)
+        held[tried] = IS_HOLDING[self.attempts.states(rows[tried])]
         return (np.flatnonzero(~held) + first).tolist()
 
     def note_started(self, row: int, time_ms: int) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from scheduler.state.allocations import HOLDING_CODES, LIVE_CODES, NONE
+from scheduler.state.allocations import IS_HOLDING, IS_LIVE, NONE
 from scheduler.state.books import Books
 from scheduler.state.columns import Int64s
 from scheduler.state.jobs import JobRecord
@@ -77,7 +77,7 @@ def _newest(books: Books, rows: Int64s) -> None:
 
 def _live(books: Books, rows: Int64s) -> None:
     attempts, nodes = books.attempts, books.nodes
-    live = rows[np.isin(attempts.states(rows), LIVE_CODES)]
+    live = rows[IS_LIVE[attempts.states(rows)]]
     by_job, by_node = attempts.job.gather(live).tolist(), attempts.node.gather(live).tolist()
     for row, number, slot in zip(live.tolist(), by_job, by_node, strict=True):
         nodes.rows[slot][row] = None
@@ -90,7 +90,7 @@ def _held(books: Books) -> dict[int, int]:
     """How many of a job's wanted allocations have a newest attempt that keeps another from being placed."""
     newest = np.concatenate([job.newest[: job.replicas] for job in books.jobs]) if len(books.jobs) else _NO_ROWS
     newest = newest[newest != NONE]
-    holding = newest[np.isin(books.attempts.states(newest), HOLDING_CODES)]
+    holding = newest[IS_HOLDING[books.attempts.states(newest)]]
     numbers, counts = np.unique(books.attempts.job.gather(holding), return_counts=True)
     return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
 

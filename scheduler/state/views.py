@@ -15,7 +15,7 @@ from scheduler.engine.world import World
 from scheduler.lifecycle import job_state
 from scheduler.model import AllocationState, Capacity
 from scheduler.session import Assignment, StopOrder
-from scheduler.state.allocations import LIVE_CODES, NONE, STATE_CODE, STATES
+from scheduler.state.allocations import IS_LIVE, NONE, STATE_CODE, STATES
 from scheduler.state.books import Books
 from scheduler.state.jobs import JobRecord
 from scheduler.state.listing import Listing, attempts_shown
@@ -84,7 +84,7 @@ def _settled(books: Books, job: JobRecord) -> tuple[int, int]:
         return 0, 0
     codes = books.attempts.table.columns["state"].gather(rows)
     complete = int((codes == STATE_CODE[AllocationState.COMPLETE]).sum())
-    live = int(np.isin(codes, LIVE_CODES).sum())
+    live = int(IS_LIVE[codes].sum())
     return complete, len(rows) - complete - live
 
 
