@@ -46,12 +46,13 @@ def lowered(headers: Mapping[str, str]) -> dict[str, str]:
 class DirectChannel:
     """One end of an open WebSocket; satisfies `cluster.network.Channel`."""
 
-    __slots__ = ("_close_s", "_end", "_frame_bytes_max")
+    __slots__ = ("_close_s", "_closing", "_end", "_frame_bytes_max")
 
     def __init__(self, end: MessageEnd, frame_bytes_max: int, close_s: float) -> None:
         self._end = end
         self._frame_bytes_max = frame_bytes_max
         self._close_s = close_s
+        self._closing = False
 
     async def send_bytes(self, data: bytes) -> None:
         """Send one message; waits while too much is unread.  Raises ChannelClosed."""
@@ -68,7 +69,9 @@ class DirectChannel:
     async def receive(self) -> bytes:
         """The next message; raises ChannelClosed or ProtocolViolation."""
         end = self._end
-        while not end.inbox:
+        while not end.inbox or self._closing:
+            if self._closing:
+                raise ChannelClosed(NORMAL, "closed by this side")
             if end.ended:
                 raise self._end_of(end)
             await end.wait()
@@ -78,13 +81,15 @@ class DirectChannel:
         return data
 
     async def close(self, reason: str = "") -> None:
-        """Say that this is the end, and wait for the other side's word."""
+        """Say that this is the end, and wait for the other side's word; whoever receives meanwhile hears of the end."""
         end = self._end
-        if end.closed:
+        if end.closed or self._closing:
             return
+        self._closing = True
         end.finish((NORMAL, reason[:100]))
         try:
             async with asyncio.timeout(self._close_s):
+                await end.dismiss()
                 while not end.ended:
                     if end.inbox:
                         end.take()

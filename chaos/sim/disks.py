@@ -84,6 +84,7 @@ class Disks:
     def wipe(self, directory: str) -> None:
         """Everything in a directory is gone, names and bytes; the next process finds it new."""
         handle = self._handles.pop(directory, None)
+        self._owners.pop(directory, None)
         if handle is not None:
             handle.kill()
 

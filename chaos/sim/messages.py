@@ -40,6 +40,8 @@ class MessageEnd(EndBase):
         self.close_code: Any = None
         """What the other end closed with."""
         self._reader: asyncio.Future[None] | None = None
+        self._left: asyncio.Future[None] | None = None
+        """Who dismissed the reader waits for its leaving."""
         self._writers: list[asyncio.Future[None]] = []
         self._unconsumed = 0
 
@@ -108,6 +110,18 @@ class MessageEnd(EndBase):
             await self._reader
         finally:
             self._reader = None
+            if self._left is not None and not self._left.done():
+                self._left.set_result(None)
+
+    async def dismiss(self) -> None:
+        """Have whoever waits stop waiting, and return once it has."""
+        reader = self._reader
+        if reader is None:
+            return
+        left = self._left = self.net.loop.create_future()
+        if not reader.done():
+            reader.set_result(None)
+        await left
 
     def take(self) -> Any:
         """The oldest message of the inbox, which is not empty."""

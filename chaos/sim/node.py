@@ -204,7 +204,7 @@ class SimNode:
         """The directory is gone: identity and journal.  Agent and sandboxer must not run; workloads may."""
         self.crash("both")
         for directory in (AGENT_DIRECTORY, DIRECTORY):
-            self.host.disks.pop(directory, None)
+            self.host.disks.wipe(directory)
 
     # -- the inside -------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import pytest
 from sim_nodes import WEB, Bed, assignment, sim_run, until_exit
 
 from agents.sandbox_client import SandboxClient, SandboxerGone, SandboxerRefused
+from agents.sandboxer import adoption
 from chaos.sim.kernel import Traits
 from chaos.sim.syscalls import STEPS
 from chaos.sim.world import World
@@ -143,6 +144,30 @@ def test_what_ended_while_nobody_looked_is_lost_even_if_a_stranger_has_its_numbe
     assert strangers, "no seed gave the number to a stranger"
 
 
+def test_a_supervisor_that_trusts_numbers_takes_strangers_for_workloads_and_harms_them(monkeypatch) -> None:
+    def trusting(stat, ticks, in_group):
+        return adoption.Verdict.GONE if stat is None else adoption.Verdict.OURS
+
+    async def stop(client: SandboxClient):
+        [record] = await client.list()
+        await client.stop(WEB, 10, 0.0)
+        await asyncio.sleep(1.0)
+        return record
+
+    monkeypatch.setattr(adoption, "judged", trusting)
+    claimed = harmed = 0
+    for seed in range(20):
+        with World(seed) as world:
+            bed = Bed(world)
+            start_then_crash(bed, assignment(*sim_run("300", 0)))
+            world.run_for(0.4)
+            record = bed.drive(stop)
+            claimed += record.state == "running" and bed.node.running() == []
+            harmed += bool(bed.runs("harmed"))
+    assert claimed
+    assert harmed
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_a_sandboxer_killed_in_the_middle_leaves_nothing_running_unrecorded(step) -> None:
     async def start(client: SandboxClient):
@@ -272,7 +297,7 @@ def test_a_paused_machine_ends_what_was_due_before_it_takes_a_late_renewal() -> 
 def test_the_journals_failure_refuses_starts_and_not_stops_until_it_works_again() -> None:
     async def work(client: SandboxClient):
         await client.start(assignment())
-        bed.host.disks["sandboxer"].fail("write")
+        bed.host.disks.fail("sandboxer", "write")
         with pytest.raises(SandboxerRefused, match="journal"):
             await client.start(assignment(allocation="default/two.0"))
         await client.stop(WEB, 10, 1.0)

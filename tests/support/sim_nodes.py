@@ -10,9 +10,11 @@ from typing import Any
 from agents.sandbox_client import SandboxClient, WorkloadRecord
 from agents.settings import AgentSettings
 from chaos.sim.effects import EffectStore
+from chaos.sim.host import SimHost
 from chaos.sim.kernel import Traits
 from chaos.sim.node import SimNode
 from chaos.sim.world import World
+from cluster.trace import Tracer
 from scheduler.model import Limits, Workload
 from scheduler.session import Assignment
 
@@ -52,12 +54,7 @@ class Bed:
     def __init__(self, world: World, *, traits: Traits | None = None, name: str = "a1") -> None:
         self.world = world
         self.host = world.host(name)
-        self.store_tracer = (
-            world.host("store")
-            .spawn("store", _idle)
-            .machine.tracer("store", "sim", roll_bytes=0, heartbeat_sample=0, meta={})
-        )
-        self.store = EffectStore(self.store_tracer)
+        self.store = EffectStore(trace_of(world.host("store"), "store"))
         self.node = SimNode(self.host, settings_for(name), self.store, traits=traits)
         self.node.power_on()
         self._drivers = 0
@@ -84,17 +81,38 @@ class Bed:
 
     def in_order(self, kind: str) -> list[dict[str, Any]]:
         """Fields of all events of this kind, as a trace's reader orders them."""
-        found = [
-            (record[3], *life, record[0], record[5])
-            for life, records in self.world.recording.lives.items()
-            for record in records
-            if record[4] == kind
-        ]
-        return [each[-1] for each in sorted(found, key=lambda each: each[:4])]
+        return [fields for _, fields in events_of(self.world, kind)]
 
     def runs(self, do: str) -> list[dict[str, Any]]:
         """Fields of all `run` events that say this, in order."""
         return [fields for fields in self.in_order("run") if fields["do"] == do]
+
+
+def events_of(world: World, kind: str) -> list[tuple[int, dict[str, Any]]]:
+    """(milliseconds, fields) of all events of this kind, as a trace's reader orders them."""
+    found = [
+        (record[3], *life, record[0], record[5])
+        for life, records in world.recording.lives.items()
+        for record in records
+        if record[4] == kind
+    ]
+    return [(each[0] >> 16, each[-1]) for each in sorted(found, key=lambda each: each[:4])]
+
+
+def truth_spans(world: World) -> list[tuple[str, int, int, int]]:
+    """(allocation, epoch, begin, end in ms) of every program that ran, by its kernel's word."""
+    spans: dict[tuple[str, int, int], list[int]] = {}
+    events = events_of(world, "run")
+    for ms, fields in events:
+        if fields["do"] in ("began", "emptied"):
+            spans.setdefault((fields["allocation"], fields["epoch"], fields["pid"]), []).append(ms)
+    now_ms = world.clock.wall_ns() // 1_000_000
+    return [(key[0], key[1], span[0], span[1] if len(span) > 1 else now_ms) for key, span in spans.items()]
+
+
+def trace_of(host: SimHost, name: str) -> Tracer:
+    """The trace of a process that does nothing else."""
+    return host.spawn(name, _idle).machine.tracer(name, "sim", roll_bytes=0, heartbeat_sample=0, meta={})
 
 
 async def _idle(machine: Any) -> None:
