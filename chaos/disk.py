@@ -166,6 +166,10 @@ class ForgettingDisk:
         """Bytes that are durable of a file, also of a dead handle."""
         return len(self._platter.names[name].durable)
 
+    def durable(self, name: str) -> bytes:
+        """The durable bytes of a file, also of a dead handle."""
+        return bytes(self._platter.names[name].durable)
+
     def fail(self, operation: Operation, number: int = errno.EIO, *, after: int = 0, count: int = 1) -> None:
         """Let `count` operations of this kind fail with errno `number`, `after` more have passed."""
         self._platter.faults.append(Fault(operation, number, after, count))

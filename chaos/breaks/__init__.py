@@ -10,7 +10,8 @@ users are imported.  Nothing in production knows of it.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -94,3 +95,23 @@ def break_process(names: Iterable[str], role: str) -> list[Break]:
     if wanted:
         PROCESS_META["breaks"] = [each.name for each in wanted]
     return wanted
+
+
+@contextmanager
+def in_force(names: Iterable[str]) -> Iterator[None]:
+    """Put breaks of any role in force, and take them back at the end: for simulated processes, which share one.
+
+    Raises:
+        BreakUnknown: no such break.
+    """
+    wanted = find_breaks(names)
+    replaced = []
+    try:
+        for each in wanted:
+            module = importlib.import_module(each.module)
+            replaced.append((module, each.function, getattr(module, each.function)))
+            setattr(module, each.function, each.replacement)
+        yield
+    finally:
+        for module, function, original in reversed(replaced):
+            setattr(module, function, original)

@@ -25,6 +25,7 @@ COMMANDS = {
     "logs": ("logs", "logs", "Read the output of an allocation or a job."),
     "chaos": ("chaos", "chaos", "Break the cluster on purpose, and heal it."),
     "trace": ("trace", "trace", "Check, explain and view a recorded run."),
+    "sim": ("sim", "sim", "Run clusters in virtual time under faults drawn from seeds."),
     "config": ("config", "config", "Show the configuration and where each value came from."),
     "bench": ("bench", "bench", "Measure this build on this machine."),
 }

@@ -25,6 +25,7 @@ def test_one_leader_that_all_know():
     assert "nobody" not in oracle.leaderless([View("n1"), View("n2", term=3)], 2)
     assert oracle.leaderless([View("n1"), View("n2", term=3)], 2)
     assert oracle.leaderless([View("n2"), View("n3")], 2), "n1 leads and is not among those that run"
+    assert oracle.leaderless([View("n2"), View("n3")], 2, ["n1"]) == "", "but it may lead them"
     assert oracle.leaderless([View("n1", leader=None), View("n2", leader=None)], 2)
 
 

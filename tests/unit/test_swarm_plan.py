@@ -92,7 +92,9 @@ def test_the_core_is_a_majority_of_replicas_that_kept_their_disks(plans):
         replicas = [name for name in plan.core if name in plan.profile.replica_names]
         assert len(replicas) > len(plan.profile.replicas) / 2
         assert not set(replicas) & set(losers(plan.faults))
-        assert set(plan.core) <= {*plan.profile.replica_names, *plan.profile.agent_names}
+        everybody = {*plan.profile.replica_names, *plan.profile.agent_names}
+        assert set(plan.core) | {name for name, _ in plan.rest} == everybody
+        assert not set(plan.core) & {name for name, _ in plan.rest}
     assert any(len(plan.core) < len(plan.profile.replicas) + len(plan.profile.agents) for plan in plans)
 
 

@@ -137,7 +137,8 @@ def told(call: Call, status: int, document: Any) -> Told:
     if not isinstance(document, dict):
         return "info", {}, "not-understood"
     if status in (200, 201):
-        return "ok", {"index": document.get("index", 0), "version": document.get("version", 0)}, ""
+        version = {"version": document.get("version", 0)}
+        return "ok", version if call.kind == "read" else {"index": document.get("index", 0), **version}, ""
     code = str(document.get("code", status))
     if call.kind == "read":
         return ("ok", {"version": 0}, code) if code == "no-such-job" else ("fail", {}, code)

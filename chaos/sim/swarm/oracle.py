@@ -19,22 +19,48 @@ from scheduler.state.nodes import Registration
 class ReplicaView(Protocol):
     """One replica that runs, as the harness sees it from outside."""
 
-    name: str
-    leader: str | None
-    term: int
-    applied_index: int
-    digest: str
-    state: State
-    sessions: Collection[str]
-    """Nodes whose sessions it holds."""
+    @property
+    def name(self) -> str:
+        """Of the replica."""
+        ...
+
+    @property
+    def leader(self) -> str | None:
+        """Whom it takes for the leader."""
+        ...
+
+    @property
+    def term(self) -> int:
+        """Its term."""
+        ...
+
+    @property
+    def applied_index(self) -> int:
+        """Of its state."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Of its state."""
+        ...
+
+    @property
+    def state(self) -> State:
+        """Itself."""
+        ...
+
+    @property
+    def sessions(self) -> Collection[str]:
+        """Nodes whose sessions it holds."""
+        ...
 
 
-def leaderless(views: Sequence[ReplicaView], wanted: int) -> str:
-    """All know the same leader of the same term, which is one of them."""
+def leaderless(views: Sequence[ReplicaView], wanted: int, others: Collection[str] = ()) -> str:
+    """All know the same leader of the same term, which is one of them, or of the `others` that may lead them."""
     if len(views) < wanted:
         return f"only {len(views)} of {wanted} replicas run"
     leaders = sorted({(view.term, view.leader or "nobody") for view in views})
-    if len(leaders) > 1 or leaders[0][1] not in {view.name for view in views}:
+    if len(leaders) > 1 or leaders[0][1] not in {*(view.name for view in views), *others}:
         return "leader: " + ", ".join(f"{view.name} knows {view.leader} of term {view.term}" for view in views)
     return ""
 

@@ -6,7 +6,7 @@ Must not know: how a plan is carried out.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -16,18 +16,22 @@ from chaos.sim.swarm.load import Call, draw_load
 from chaos.sim.swarm.profile import Policy, Profile, Transport, draw_profile, stream
 from chaos.sim.swarm.schedule import draw_faults, losers
 
+Frozen = Literal["off", "cut", "paused", "left"]
+_FROZEN: Final[tuple[Frozen, ...]] = ("off", "cut", "paused", "left")
+
 
 class Plan(Struct, frozen=True):
     """One run of the simulator.
 
-    `core` names the replicas and agents that are healed first, in phase two; all others stay as they are:
-    crashed, cut off or paused.
+    `core` names the replicas and agents that are healed first, in phase two; `rest` says what becomes of each of
+    the others meanwhile: ``off`` (no power), ``cut`` (from everybody), ``paused``, or ``left`` with the faults it has.
     """
 
     profile: Profile
     faults: tuple[Fault, ...]
     load: tuple[Call, ...]
     core: tuple[str, ...]
+    rest: tuple[tuple[str, Frozen], ...]
 
     @property
     def seed(self) -> int:
@@ -47,7 +51,8 @@ def draw_plan(seed: int, transport: Transport | None = None) -> Plan:
     """The plan of a seed."""
     profile = draw_profile(seed, transport)
     faults = draw_faults(profile)
-    return Plan(profile, faults, draw_load(profile), draw_core(profile, faults))
+    core = draw_core(profile, faults)
+    return Plan(profile, faults, draw_load(profile), core, draw_rest(profile, core))
 
 
 def draw_core(profile: Profile, faults: tuple[Fault, ...]) -> tuple[str, ...]:
@@ -63,6 +68,13 @@ def draw_core(profile: Profile, faults: tuple[Fault, ...]) -> tuple[str, ...]:
     replicas = dice.sample(whole, dice.randint(majority, len(whole)))
     agents = dice.sample(profile.agent_names, dice.randint((len(profile.agents) + 1) // 2, len(profile.agents)))
     return (*sorted(replicas), *sorted(agents))
+
+
+def draw_rest(profile: Profile, core: tuple[str, ...]) -> tuple[tuple[str, Frozen], ...]:
+    """What becomes of each machine outside the core while the core must recover."""
+    dice = stream(profile.seed, "rest")
+    everybody = (*profile.replica_names, *profile.agent_names)
+    return tuple((name, dice.choice(_FROZEN)) for name in everybody if name not in core)
 
 
 def plan_to_builtins(plan: Plan) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""From faults to links: who is cut off from whom, and what overlapping faults come to."""
+"""From faults to links: who is cut off from whom."""
 
 from __future__ import annotations
 
 from chaos.sim.swarm.kinds import KINDS, Fault
-from chaos.sim.swarm.matrix import NONE, Effect, Matrix, effect_of, links_of
+from chaos.sim.swarm.targets import links_of, resolved
 
 REPLICAS = ("n1", "n2", "n3", "n4", "n5")
 AGENTS = ("a1", "a2")
@@ -47,28 +47,14 @@ def test_a_herd_is_all_agents_and_all_replicas():
     assert links("herd", AGENTS) == {pair for a in AGENTS for n in REPLICAS for pair in ((a, n), (n, a))}
 
 
-def test_every_network_fault_hits_links_or_is_one_of_connections():
+def test_every_network_fault_hits_links_and_no_other_does():
     for kind in KINDS.values():
-        if kind.group == "network" and kind.name not in ("reset", "refuse"):
-            assert links(kind.name, REPLICAS if kind.name == "ring" else ("n1", "n2"), ("n3",)), kind.name
+        hit = links(kind.name, REPLICAS if kind.name == "ring" else ("n1", "n2"), ("n3",))
+        assert bool(hit) == (kind.group == "network"), kind.name
 
 
-def test_healing_one_fault_leaves_the_other_in_force():
-    matrix = Matrix()
-    pair = ("n1", "n2")
-    matrix.put(1, [pair], effect_of(Fault("partition", 0, 1)))
-    matrix.put(2, [pair], effect_of(Fault("delay", 0, 1, amount=100)))
-    assert matrix.effect(pair) == Effect(cut=True, latency_us=100, jitter_us=50)
-    assert matrix.take(1) == {pair: Effect(latency_us=100, jitter_us=50)}
-    assert matrix.take(2) == {pair: NONE}
-    assert matrix.take(2) == {}
-
-
-def test_the_narrowest_bandwidth_and_the_highest_loss_count():
-    matrix = Matrix()
-    pair = ("n1", "n2")
-    matrix.put(1, [pair], effect_of(Fault("throttle", 0, 1, amount=500)))
-    matrix.put(2, [pair], effect_of(Fault("throttle", 0, 1, amount=300)))
-    matrix.put(3, [pair], effect_of(Fault("loss", 0, 1, amount=20)))
-    matrix.put(4, [pair], effect_of(Fault("loss", 0, 1, amount=10)))
-    assert matrix.effect(pair) == Effect(bytes_per_s=300, loss_permille=20)
+def test_the_leader_is_who_leads_when_the_fault_fires():
+    fault = Fault("kill", 0, 1, ("leader",))
+    assert resolved(fault, "n2", REPLICAS).nodes == ("n2",)
+    assert resolved(fault, None, REPLICAS).nodes == ("n1",), "without one somebody is hit all the same"
+    assert resolved(Fault("isolate", 0, 1, ("leader", "n2")), "n2", REPLICAS).nodes == ("n2",)

@@ -1,0 +1,98 @@
+"""`skerry sim`: its options, exit codes and the keys of its answer."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+
+import pytest
+
+from chaos.sim.swarm import run as run_module
+from chaos.sim.swarm.result import Failure, SeedResult
+from skerry.cli.root import run
+
+
+@pytest.fixture
+def seeds(monkeypatch):
+    """Runs that are made up: what fails is chosen by seed."""
+    failing, unknown, ran = {}, {}, []
+
+    def made_up(plan, digest):
+        ran.append(plan)
+        return SeedResult(
+            seed=plan.seed, transport=plan.profile.transport, failures=failing.get(plan.seed, ()),
+            unknown=unknown.get(plan.seed, ()), sometimes={"leader-changed": True}, events=10, steps=20,
+            virtual_ms=20_000, replicas=3, agents=4, jobs=50, faults=len(plan.faults), digest="",
+        )  # fmt: skip
+
+    @contextmanager
+    def runner(breaks=(), *, out=None):
+        yield made_up
+
+    monkeypatch.setattr(run_module, "runner", runner)
+    made_up.failing, made_up.unknown, made_up.ran = failing, unknown, ran
+    return made_up
+
+
+def answer(capsys, *arguments):
+    code = run(["sim", *arguments, "-o", "json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_a_clean_campaign_exits_0_with_the_keys_of_the_contract(seeds, capsys):
+    code, found = answer(capsys, "--seeds", "5", "--from", "100")
+    assert code == 0
+    assert {"v", "seeds", "failures", "sometimes", "events", "virtual_s", "wall_s"} <= set(found)
+    assert (found["seeds"], found["failures"]) == (5, [])
+    assert [plan.seed for plan in seeds.ran] == [100, 101, 102, 103, 104]
+
+
+def test_a_failing_seed_exits_1_and_names_seed_checker_and_repro(seeds, capsys):
+    seeds.failing[2] = (Failure("vote-once", "two votes"),)
+    code, found = answer(capsys, "--seeds", "3", "--no-shrink")
+    assert code == 1
+    (failure,) = found["failures"]
+    assert (failure["seed"], failure["checker"]) == (2, "vote-once")
+    assert failure["repro"] == "skerry sim --seed 2"
+
+
+def test_what_could_not_be_decided_exits_6(seeds, capsys):
+    seeds.unknown[1] = ("linearizable",)
+    assert answer(capsys, "--seeds", "2")[0] == 6
+
+
+def test_one_seed_with_some_of_its_faults(seeds, capsys):
+    code, _ = answer(capsys, "--seed", "4", "--faults", "0", "--policy", "fifo", "--transport", "http")
+    assert code == 0
+    (plan,) = seeds.ran
+    assert (len(plan.faults), plan.profile.policy, plan.profile.transport) == (1, "fifo", "http")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--seed", "1", "--seeds", "2"),
+        ("--out", "somewhere"),
+        ("--faults", "1"),
+        ("--seeds", "0"),
+        ("--transport", "pigeon"),
+    ],
+)
+def test_what_makes_no_sense_is_a_usage_error(seeds, capsys, wrong):
+    assert run(["sim", *wrong]) == 2
+    assert seeds.ran == []
+
+
+def test_breaks_are_listed_with_the_checker_that_catches_each(capsys):
+    code, found = answer(capsys, "breaks")
+    assert code == 0
+    assert {"name": "no-fencing", "checker": "at-most-one-process"}.items() <= next(
+        each for each in found["breaks"] if each["name"] == "no-fencing"
+    ).items()
+
+
+def test_a_plan_is_shown_without_running_it(seeds, capsys):
+    code, found = answer(capsys, "--seed", "7", "--plan")
+    assert (code, found["plan"]["profile"]["seed"], seeds.ran) == (0, 7, [])
+    assert run(["sim", "--seed", "7", "--plan"]) == 0
+    assert "phase one" in capsys.readouterr().out
