@@ -40,19 +40,28 @@ class Calls:
         serve: carries out a peer's request (peer, method, body) → body.
         link_to: the outgoing link of a peer, or None.
         requests_max: requests of peers in progress at once; more are refused with ``overloaded``.
+        routine: methods that are asked all the time; the trace samples their calls like heartbeats.
         log: bound structlog logger.
     """
 
     def __init__(
-        self, tracer: Tracer, serve: Serve, link_to: Callable[[str], PeerLink | None], *, requests_max: int, log: Any
+        self,
+        tracer: Tracer,
+        serve: Serve,
+        link_to: Callable[[str], PeerLink | None],
+        *,
+        requests_max: int,
+        routine: frozenset[str],
+        log: Any,
     ) -> None:
         self._tracer = tracer
         self._serve = serve
         self._link_to = link_to
         self._requests_max = requests_max
+        self._routine = routine
         self._log = log
         self._pending: dict[int, Pending] = {}
-        self._serving: set[asyncio.Task[None]] = set()
+        self._serving: dict[asyncio.Task[None], None] = {}
 
     # ---- asking -----------------------------------------------------------------------
 
@@ -68,7 +77,8 @@ class Calls:
         self._pending[number] = pending
         try:
             timeout_ms = max(1, int((deadline - loop.time()) * 1000))
-            if not link.send_call(Request(number, method, timeout_ms, body)):
+            quiet = method in self._routine and not link.trace.sampled()
+            if not link.send_call(Request(number, method, timeout_ms, body, quiet)):
                 raise not_reached(link.peer, method, "too many requests wait already")
             async with asyncio.timeout_at(deadline):
                 return await pending.future
@@ -105,15 +115,15 @@ class Calls:
     def serve(self, peer: str, request: Request) -> None:
         """Start answering a peer's request, unless too many are in progress."""
         if len(self._serving) >= self._requests_max:
-            self._answer(peer, self._failure(request.id, Overloaded("too many requests are in progress", hint="retry")))
+            self._answer(peer, self._failure(request, Overloaded("too many requests are in progress", hint="retry")))
             return
         task = asyncio.get_running_loop().create_task(self._serve_one(peer, request), name=f"serve {request.method}")
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+        self._serving[task] = None
+        task.add_done_callback(self._serving.pop)
 
     async def close(self) -> None:
         """Stop serving; requests in progress are abandoned."""
-        tasks = sorted(self._serving, key=id)
+        tasks = list(self._serving)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -125,14 +135,14 @@ class Calls:
                 body = await self._serve(peer, request.method, request.body)
             if len(body) > REQUEST_BYTES_MAX:
                 raise SkerryError(f"the answer to {request.method} has {len(body)} bytes, over {REQUEST_BYTES_MAX}")
-            answer = Answer(self._tracer.stamp_number(), request.id, body)
+            answer = Answer(self._number(request), request.id, body)
         except SkerryError as error:
-            answer = self._failure(request.id, error)
+            answer = self._failure(request, error)
         except TimeoutError:
-            answer = self._failure(request.id, PeerUnreachable(f"{request.method} did not finish in time"))
+            answer = self._failure(request, PeerUnreachable(f"{request.method} did not finish in time"))
         except Exception:
             self._log.exception("a request of a peer failed unexpectedly", peer=peer, method=request.method)
-            answer = self._failure(request.id, SkerryError("internal error", hint="see the peer's log"))
+            answer = self._failure(request, SkerryError("internal error", hint="see the peer's log"))
         self._answer(peer, answer)
 
     def _answer(self, peer: str, answer: Answer | Failure) -> None:
@@ -140,11 +150,15 @@ class Calls:
         if link is None or not link.send_call(answer):
             self._log.warning("an answer was dropped", peer=peer, request=answer.id)
 
-    def _failure(self, request_id: int, error: SkerryError) -> Failure:
+    def _number(self, request: Request) -> int:
+        """The message counter of its answer; 0 when that is not recorded."""
+        return 0 if request.quiet else self._tracer.stamp_number()
+
+    def _failure(self, request: Request, error: SkerryError) -> Failure:
         details = msgspec.json.encode(error.details, enc_hook=str)
         return Failure(
-            self._tracer.stamp_number(),
-            request_id,
+            self._number(request),
+            request.id,
             (error.peer_code if isinstance(error, PeerError) else error.code)[:64],
             error.message[:4096],
             error.hint[:4096],

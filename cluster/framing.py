@@ -100,16 +100,20 @@ class Pong(Struct, frozen=True, array_like=True, tag=3):
 
 
 class Request(Struct, frozen=True, array_like=True, tag=4):
-    """A call to the peer; `id` is also its message counter.  The peer gives up after `timeout_ms`."""
+    """A call to the peer; `id` is also its message counter.  The peer gives up after `timeout_ms`.
+
+    A `quiet` one, and its answer, is outside the trace's sample.
+    """
 
     id: Counter
     method: Annotated[str, Meta(max_length=64)]
     timeout_ms: Annotated[int, Meta(ge=1, le=3_600_000)]
     body: Body
+    quiet: bool = False
 
 
 class Answer(Struct, frozen=True, array_like=True, tag=5):
-    """The result of request `id`."""
+    """The result of request `id`; a `counter` of 0 is not in the trace."""
 
     counter: Counter
     id: Counter
@@ -117,7 +121,7 @@ class Answer(Struct, frozen=True, array_like=True, tag=5):
 
 
 class Failure(Struct, frozen=True, array_like=True, tag=6):
-    """Request `id` failed.  `details` is JSON text."""
+    """Request `id` failed.  `details` is JSON text; a `counter` of 0 is not in the trace."""
 
     counter: Counter
     id: Counter

@@ -8,7 +8,7 @@ Must not know: how a link is kept (`cluster.links`), admitted (`cluster.inbound`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 import structlog
 from msgspec import Struct
@@ -21,6 +21,7 @@ from cluster.inbound import LIVE_NS, Gate, Inbound
 from cluster.links import PING_NS_DEFAULT, PeerLink
 from cluster.network import Network, OnKnock
 from cluster.trace import Tracer
+from cluster.wire_trace import counter_of
 from raft.messages import Message
 from raft.protocols import Clock, Dice
 
@@ -80,6 +81,7 @@ class Links:
         network: what carries the links.
         requests_max: peers' requests in progress at once.
         ping_ns: between proofs that a link is alive.
+        routine: methods that are asked all the time, whose calls the trace samples.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Links:
         network: Network,
         requests_max: int = REQUESTS_MAX_DEFAULT,
         ping_ns: int = PING_NS_DEFAULT,
+        routine: Collection[str] = (),
     ) -> None:
         assert token, "links never run without a token"
         self._identity = identity
@@ -107,7 +110,9 @@ class Links:
         self._log = structlog.get_logger("links").bind(node=identity.node)
         self._context = LinkContext(self._who, token, clock, dice, tracer, self._log, ping_ns)
         self._links: dict[str, PeerLink] = {}
-        self._calls = Calls(tracer, serve, self._links.get, requests_max=requests_max, log=self._log)
+        self._calls = Calls(
+            tracer, serve, self._links.get, requests_max=requests_max, routine=frozenset(routine), log=self._log
+        )
         for peer, address in self._addresses.items():
             self._links[peer] = PeerLink(self._context, peer, address, on_lost=self._calls.fail)
         self._gate = Gate(
@@ -220,7 +225,7 @@ class Links:
     def _received_call(
         self, link: PeerLink, inbound: Inbound, call: Request | Answer | Failure, size_bytes: int
     ) -> None:
-        counter = call.id if isinstance(call, Request) else call.counter
+        counter = counter_of(call)
         link.trace.received_call(call, f"{inbound.peer}/{inbound.incarnation}/{counter}", size_bytes)
         if isinstance(call, Request):
             self._calls.serve(inbound.peer, call)

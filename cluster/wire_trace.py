@@ -3,7 +3,7 @@
 Owns: the names of message types, what is sampled, and the fields of these events.
 Must not know: sockets or queues.
 
-Heartbeats (an empty Append, and its reply) are sampled: one in `Tracer.heartbeat_sample`, the first
+Heartbeats (an empty Append, and its reply) and routine calls are sampled: one in `Tracer.heartbeat_sample`, the first
 included.  The sender decides; a message that it did not number is not recorded by the receiver either, so a
 send without its recv always means a loss.  Dropped messages are always recorded.
 """
@@ -87,7 +87,7 @@ class WireTrace:
     def number(self, message: Message) -> int:
         """The counter of this message, or 0 when it is not to be recorded."""
         tracer = self._tracer
-        if not tracer.enabled or (self._is_heartbeat(message) and not self._beat_is_sampled()):
+        if not tracer.enabled or (self._is_heartbeat(message) and not self.sampled()):
             return 0
         return tracer.stamp_number()
 
@@ -110,14 +110,14 @@ class WireTrace:
     def sent_call(self, call: Call, size_bytes: int) -> None:
         """A request or answer goes out.  Answers are numbered by the side that made them."""
         tracer = self._tracer
-        if not tracer.enabled:
+        counter = counter_of(call)
+        if not tracer.enabled or not counter:
             return
-        counter = call.id if isinstance(call, Request) else call.counter
         tracer.emit("send", m=tracer.message_id(counter), to=self._peer, bytes=size_bytes, **_describe_call(call))
 
     def received_call(self, call: Call, message_id: str, size_bytes: int) -> None:
         """A request or answer came in."""
-        if self._tracer.enabled:
+        if self._tracer.enabled and counter_of(call):
             self._tracer.emit("recv", m=message_id, fr=self._peer, bytes=size_bytes, **_describe_call(call))
 
     def connection(self, what: str, why: str) -> None:
@@ -142,10 +142,18 @@ class WireTrace:
             return not news
         return False
 
-    def _beat_is_sampled(self) -> bool:
+    def sampled(self) -> bool:
+        """Whether this one of many alike is recorded: one in `Tracer.heartbeat_sample`, the first included."""
         every = self._tracer.heartbeat_sample
         self._beats += 1
         return every > 0 and self._beats % every == 1 % every
+
+
+def counter_of(call: Call) -> int:
+    """The message counter of a request or answer; 0 = it is outside the sample."""
+    if isinstance(call, Request):
+        return 0 if call.quiet else call.id
+    return call.counter
 
 
 def _describe_call(call: Call) -> dict[str, Any]:

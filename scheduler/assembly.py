@@ -111,6 +111,7 @@ class Replica:
             network=host.network,
             requests_max=max(config.links.requests_max, LINKS_REQUESTS_MIN),
             ping_ns=config.links.ping_ms * MS_NS,
+            routine=(roster.ROW, renewals.RENEW),
         )
         self.driver = Driver(
             config=core_config(config, store.store_id, founds=not store.replaces),

@@ -199,3 +199,19 @@ async def test_heartbeats_are_sampled_and_work_is_not(tmp_path):
     recvs = [e for e in events if e["k"] == "recv" and e["type"] == "append"]
     assert len(sends) == len(recvs) == 11
     assert sends[-1]["index"] == 101
+
+
+async def test_routine_calls_are_sampled_on_both_sides_alike_and_others_are_not(tmp_path):
+    async with pair(trace_dir=tmp_path, heartbeat_sample=10, routine=("row",)) as (one, two, _):
+        await both_up(one, two)
+        for _ in range(20):
+            assert await one.links.request("n2", "row", b"", timeout_s=3) == b"row:"
+        for _ in range(3):
+            await one.links.request("n2", "propose", b"", timeout_s=3)
+    events = [json.loads(line) for path in sorted(tmp_path.iterdir()) for line in path.read_text().splitlines()]
+    sends = {e["m"]: e for e in events if e["k"] == "send"}
+    recvs = {e["m"]: e for e in events if e["k"] == "recv"}
+    assert sends.keys() == recvs.keys()
+    asked = [e["method"] for e in sends.values() if e["type"] == "request"]
+    assert (asked.count("row"), asked.count("propose")) == (2, 3)
+    assert len([e for e in sends.values() if e["type"] == "answer"]) == 5

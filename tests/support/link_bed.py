@@ -49,6 +49,7 @@ class Member:
         self.serve_error: Exception | None = None
         self.trace_dir: Path | None = None
         self.heartbeat_sample = 1
+        self.routine: tuple[str, ...] = ()
         self.lives = 0
         self.tracer: Tracer
         self.links: Links
@@ -87,6 +88,7 @@ class Member:
             serve=self._serve,
             network=AiohttpNetwork(),
             requests_max=4,
+            routine=self.routine,
         )
         self._task = asyncio.create_task(self.links.run())
 
