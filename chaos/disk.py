@@ -51,6 +51,7 @@ class ForgettingDisk:
         self.lying = lying
         self._platter = _platter or Platter(dice, f"forgetting:{dice.randrange(1 << 62):x}")
         self._generation = self._platter.generation
+        self._holds_lock = False
 
     # -- the protocol ---------------------------------------------------------------------
 
@@ -119,13 +120,13 @@ class ForgettingDisk:
             self._alive()
             if self._platter.locked:
                 raise StoreLocked("the directory is in use", hint="stop the other process first")
-            self._platter.locked = True
+            self._platter.locked = self._holds_lock = True
 
     def close(self) -> None:
         """Release the lock; harmless on a dead handle."""
         with self._platter.mutex:
             if self._generation == self._platter.generation:
-                self._platter.locked = False
+                self._platter.locked = self._holds_lock = False
 
     # -- what goes wrong ------------------------------------------------------------------
 
@@ -148,6 +149,14 @@ class ForgettingDisk:
         """The process is killed, the machine runs on: nothing visible is lost."""
         with self._platter.mutex:
             self._platter.end_generation()
+
+    def abandon(self) -> None:
+        """This handle's process is dead, others of the same disk go on."""
+        with self._platter.mutex:
+            if self._holds_lock and self._generation == self._platter.generation:
+                self._platter.locked = False
+            self._holds_lock = False
+            self._generation = -1
 
     def crash_at(self, operations_from_now: int) -> None:
         """Lose power in the middle of the n-th operation from now (1 = the next one)."""

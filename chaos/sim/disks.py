@@ -28,18 +28,17 @@ class Disks:
         self._torn = torn
         self._capacity_bytes: int | None = None
         self._handles: dict[str, ForgettingDisk] = {}
-        self._owners: dict[str, Life] = {}
+        self._open: dict[Life, dict[str, ForgettingDisk]] = {}
 
     def open(self, directory: str, life: Life) -> ForgettingDisk:
         """A process's handle of a directory, made if it is missing."""
-        handle = self._handles.get(directory)
+        mine = self._open.setdefault(life, {})
+        handle = mine.get(directory)
         if handle is None:
-            handle = ForgettingDisk(self._stream(directory), torn=self._torn)
-        elif self._owners.get(directory) is not life:
-            handle = handle.reopen()
-        handle.capacity_bytes = self._capacity_bytes
-        self._handles[directory] = handle
-        self._owners[directory] = life
+            last = self._handles.get(directory)
+            handle = ForgettingDisk(self._stream(directory), torn=self._torn) if last is None else last.reopen()
+            handle.capacity_bytes = self._capacity_bytes
+            mine[directory] = self._handles[directory] = handle
         return handle
 
     def handle(self, directory: str) -> ForgettingDisk:
@@ -52,14 +51,14 @@ class Disks:
 
     def release(self, life: Life) -> None:
         """The process is dead: its handles are, too, and nothing that is visible is lost."""
-        for directory, owner in self._owners.items():
-            if owner is life:
-                self._handles[directory].kill()
+        for handle in self._open.pop(life, {}).values():
+            handle.abandon()
 
     # -- what goes wrong ------------------------------------------------------------------------
 
     def lose_power(self) -> None:
         """What was not synced is gone."""
+        self._open.clear()
         for handle in self._handles.values():
             handle.crash()
 
@@ -84,9 +83,10 @@ class Disks:
     def wipe(self, directory: str) -> None:
         """Everything in a directory is gone, names and bytes; the next process finds it new."""
         handle = self._handles.pop(directory, None)
-        self._owners.pop(directory, None)
         if handle is not None:
             handle.kill()
+            for mine in self._open.values():
+                mine.pop(directory, None)
 
     def rot(self, directory: str, dice: Random, *, suffix: str = "") -> str:
         """Flip one bit of a stored byte of a file whose name ends so; returns which, "" if there is nothing."""
@@ -102,5 +102,6 @@ class Disks:
 
     def _limit(self, capacity_bytes: int | None) -> None:
         self._capacity_bytes = capacity_bytes
-        for handle in self._handles.values():
-            handle.capacity_bytes = capacity_bytes
+        for mine in self._open.values():
+            for handle in mine.values():
+                handle.capacity_bytes = capacity_bytes

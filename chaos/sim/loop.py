@@ -255,7 +255,7 @@ class SimLoop(asyncio.BaseEventLoop):
         if handle.life is ROOT:
             raise error  # the world or its harness is wrong: nothing that follows would mean anything
         context = {"message": f"exception in callback {handle!r}", "exception": error, "handle": handle}
-        self.call_exception_handler(context)
+        handle._context.run(self.call_exception_handler, context)
 
     def _process_events(self, event_list: Any) -> None:
         """There are none."""

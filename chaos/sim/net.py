@@ -85,6 +85,7 @@ class Network:
         """Segments lost so far, by reason: cut, loss, down."""
         self.on_drop: Callable[[str, str, str, int], None] | None = None
         """Called with (reason, source, target, segments)."""
+        self.over = False
         self._by_address: dict[str, SimHost] = {}
         self._links: dict[tuple[str, str], Link] = {}
         self._routes: dict[tuple[str, str], Link] = {}
@@ -144,6 +145,7 @@ class Network:
 
     def forget(self) -> None:
         """The world ends."""
+        self.over = True
         for each in (self._links, self._routes, self.hosts, self._by_address):
             each.clear()
 

@@ -108,8 +108,8 @@ class StreamEnd(EndBase, asyncio.Transport):
         return default
 
     def is_closing(self) -> bool:
-        """Whether it is closed or closing."""
-        return self.gone
+        """Whether it is closed or closing; everything is when the world has ended."""
+        return self.gone or self.net.over
 
     def set_protocol(self, protocol: Any) -> None:
         """Hand what arrives to another protocol."""
