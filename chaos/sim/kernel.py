@@ -29,6 +29,9 @@ MS_NS: Final = 1_000_000
 TICK_NS: Final = 10 * MS_NS
 PID_FIRST: Final = 300
 PID_MAX: Final = 4_096
+FORK_NS: Final = (MS_NS // 2, 2 * MS_NS)
+FORK_NS_BUSY: Final = (2 * MS_NS, 100 * MS_NS)
+BUSY_PERCENT: Final = 5
 REAP_NS_MAX: Final = 5 * MS_NS
 REAP_AT_ONCE_PERCENT: Final = 30
 STRANGER_PERCENT: Final = 30
@@ -164,6 +167,10 @@ class Kernel:
         self._processes[process.pid] = process
         self._last_tick[process.pid] = ticks
         return process
+
+    def fork_ns(self) -> int:
+        """How long forking a workload takes; at times the machine is busy with something else."""
+        return self.dice.randrange(*(FORK_NS_BUSY if self.dice.randrange(100) < BUSY_PERCENT else FORK_NS))
 
     def find(self, pid: int) -> Process | None:
         """Who has this number, alive or a zombie."""

@@ -9,6 +9,7 @@ What is not simulated: namespaces, networks (every workload has the host's), the
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from random import Random
@@ -45,6 +46,8 @@ class Sandboxer:
         self._kernel = kernel
         self._before = before
         self._dice = dice
+        self._busy: deque[Callable[[], None]] = deque()
+        """What comes while a step still takes its time, in order."""
         self._clients: dict[int, End] = {}
         self._next_client = 1
         self._context: Context
@@ -196,13 +199,38 @@ class Sandboxer:
         self.process.host.world.loop.call_soon(self._guarded, callback, context=self._context)
 
     def _guarded(self, callback: Callable[[], None]) -> None:
-        """Everything of this process begins here: where it dies, the rest of the step is not taken."""
-        if self._life.dead:
-            return
-        try:
-            callback()
-        except Died:
-            assert self._life.dead, "who dies is dead"
+        """Every step of this process begins here, once the one before has taken its time."""
+        self._busy.append(callback)
+        if len(self._busy) == 1:
+            self._steps()
+
+    def _steps(self) -> None:
+        """Take the steps that wait, until one takes time; where the process dies, the rest is not taken."""
+        calls = self._calls
+        assert calls is not None, "steps come after the beginning"
+        while self._busy and not self._life.dead:
+            try:
+                self._busy[0]()
+            except Died:
+                return
+            except Exception:
+                self.process.crash()  # what its loop does not catch ends a real one, too
+                raise
+            spent_ns, calls.spent_ns = calls.spent_ns, 0
+            if spent_ns:
+                self._go_on_in(spent_ns)
+                return
+            self._busy.popleft()
+
+    def _go_on_in(self, spent_ns: int) -> None:
+        host = self.process.host
+
+        def go_on() -> None:
+            self._busy.popleft()
+            self._steps()
+
+        loop = host.world.loop
+        loop.at(loop.now + host.clock.true_delay_ns(spent_ns), go_on, context=self._context)
 
     def _dispatch(self, event: ev.Event) -> None:
         self._guarded(lambda: self._runtime.dispatch(event))
@@ -221,8 +249,8 @@ class Loop:
         self._calls = calls
 
     def now_ns(self) -> int:
-        """See `loop.Loop`."""
-        return self._clock.now_ns()
+        """See `loop.Loop`: time passes within a step, too."""
+        return self._clock.now_ns() + self._calls.spent_ns
 
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
         """See `loop.Loop`."""
@@ -238,7 +266,7 @@ class Loop:
 
     def call_at(self, time_ns: int, callback: Callable[[], None]) -> None:
         """See `loop.Loop`."""
-        delay_ns = self._clock.true_delay_ns(max(0, time_ns - self.now_ns()))
+        delay_ns = self._clock.true_delay_ns(max(0, time_ns - self._clock.now_ns()))
         self._loop.at(self._loop.now + delay_ns, self._guarded, callback, context=self._context)
 
 

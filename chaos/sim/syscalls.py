@@ -73,6 +73,8 @@ class Syscalls:
         self._die_at = ""
         self._on_death: Callback = _nothing
         self.dead = False
+        self.spent_ns = 0
+        """What the present step of the process has taken so far: forking takes time, and others wait meanwhile."""
 
     # -- the process itself -----------------------------------------------------------------------
 
@@ -192,6 +194,7 @@ class Syscalls:
     def spawn(self, plan: Plan) -> SimChild:
         """See `process.Spawner`: an init and, in its group, a main process that waits to be let through."""
         self._step(GROUP_MADE)
+        self.spent_ns += self._kernel.fork_ns()
         init = self._kernel.fork("skerry-init", self, dies_with=self if plan.die_with_parent else None)
         try:
             main = self._kernel.fork(WAITING_NAME, self, init=init, group=_group_of(plan))
@@ -229,7 +232,7 @@ class Syscalls:
             self._kernel.execute(child.main, workload, child.plan.command[0].rpartition("/")[2][:15])
             self._hang_up(child.report)
 
-        self._kernel.timers.after(dice.randrange(EXEC_NS_MAX), execute)
+        self._kernel.timers.after(self.spent_ns + dice.randrange(EXEC_NS_MAX), execute)
         self._step(LET_GO)
 
     def abandon(self, child: SimChild) -> None:

@@ -256,6 +256,22 @@ def test_a_workload_is_fenced_at_its_deadline_and_starts_late_never() -> None:
         assert fenced["allocation"] == WEB
 
 
+def test_a_start_that_takes_longer_than_the_lease_is_barred_at_exec() -> None:
+    async def work(client: SandboxClient):
+        now_ns = bed.host.clock.now_ns()
+        await client.renew(now_ns + 1_000_000_000, 1)
+        await client.start(assignment(on_disconnect="stop"), registration=1)
+        return await until_exit(client, WEB, 10)
+
+    with World(8) as world:
+        bed = Bed(world)
+        bed.node.kernel.fork_ns = lambda: 1_500_000_000
+        ended = bed.drive(work)
+        assert ended.exit.reason == "lease"
+        assert bed.runs("began") == []
+        assert bed.node.kernel.groups.names() == []
+
+
 def test_the_deadline_outlives_the_sandboxer_but_not_the_boot() -> None:
     async def look(client: SandboxClient):
         with pytest.raises(SandboxerRefused) as refused:
