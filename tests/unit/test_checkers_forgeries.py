@@ -10,7 +10,7 @@ import pytest
 from chaos.trace.check import check_trace
 from chaos.trace.checkers import CHECKERS, Finding
 from chaos.trace.records import trace_of
-from tests.support.full_run import LEASE_MS, MS_NS, catch_up_by_guesses, full_run, lease, lose, status
+from tests.support.full_run import LEASE_MS, MS_NS, catch_up_by_guesses, full_run, lease, lose, read, status
 from tests.support.long_run import records
 from tests.support.trace_maker import ALL, Line, TraceMaker
 from tests.unit.test_checkers_trace import FORGERIES as OLDER
@@ -119,6 +119,15 @@ def leads_on_alone(made: TraceMaker) -> None:
 
 def old_read(made: TraceMaker) -> None:
     last(made, "op", "n1", op="read", ph="ok")["value"]["index"] -= 1
+
+
+def version_never_given(made: TraceMaker) -> None:
+    last(made, "op", "n1", op="read", ph="ok")["value"]["version"] = 7
+
+
+def version_gone_back(made: TraceMaker) -> None:
+    read(made, "q2")
+    last(made, "op", "n1", op="read", ph="ok")["value"]["version"] = 0
 
 
 # -- owners ------------------------------------------------------------------------------------
@@ -251,6 +260,8 @@ FORGERIES: list[tuple[Forge, str]] = [
     (one_guess_an_entry, "bounded-catch-up"),
     (leads_on_alone, "cut-off-leader-steps-down"),
     (old_read, "no-stale-read"),
+    (version_never_given, "linearizable"),
+    (version_gone_back, "linearizable"),
     (two_owners, "one-owner-per-arc"),
     (two_owner_sets, "one-owner-per-arc"),
     (moved_between_old_owners, "ring-moves-little"),
@@ -328,6 +339,7 @@ EVIDENCE: dict[str, Callable[[Line], bool]] = {
     "no-slot-leaked": lambda line: line["k"] == "job",
     "cut-off-leader-steps-down": lambda line: line["k"] == "store",
     "no-stale-read": lambda line: line["k"] == "op",
+    "linearizable": lambda line: line["k"] == "op",
     "no-acknowledged-placement-lost": lambda line: line["k"] == "op",
     "one-effect-per-request": lambda line: line["k"] == "job",
     "capacity": lambda line: line["k"] == "place",

@@ -12,6 +12,7 @@ from chaos.trace.checkers.leases import (
     lease_by_quorum,
     no_early_loss,
 )
+from chaos.trace.checkers.linear import linearizable
 from chaos.trace.checkers.links import link_cut_silent
 from chaos.trace.checkers.logs import CommitContiguous, CommittedKept, EqualDigests, LogMatching, StateMachineSafety
 from chaos.trace.checkers.owners import OneOwner, RingMoves, StaleOwner
@@ -62,6 +63,7 @@ CHECKERS: dict[str, Checker] = {
     **{rule.name: RuleChecker(rule) for rule in _RULES},
     "cut-off-leader-steps-down": cut_off_leader_steps_down,
     "no-stale-read": no_stale_read,
+    "linearizable": linearizable,
     "no-acknowledged-placement-lost": no_acknowledged_placement_lost,
     "one-effect-per-request": one_effect_per_request,
     "capacity": capacity,
