@@ -37,6 +37,7 @@ STATUSES: dict[str, int] = {
     "no-quorum": 503,
     "proposal-dropped": 503,
     "no-successor": 503,
+    "state-diverged": 503,
     "overloaded": 503,
     "log-full": 507,
     "disk-full": 507,

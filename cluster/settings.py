@@ -141,6 +141,10 @@ class RaftSection(_Section, frozen=True):
     keep_tail_entries: Annotated[
         int, Meta(ge=0, le=1 << 32, description="entries kept before a snapshot, for replicas a little behind")
     ] = 10_000
+    digest_every: Annotated[
+        int,
+        Meta(ge=16, le=1 << 32, description="replicas compare their states at multiples of this index; same on all"),
+    ] = 4096
     segment_bytes: Annotated[int, Meta(ge=1 << 16, le=1 << 30, description="size of one log segment file")] = 64 << 20
 
 

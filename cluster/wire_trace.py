@@ -19,11 +19,13 @@ from raft.messages import (
     Admission,
     Append,
     AppendReply,
+    DigestReport,
     Founding,
     FoundingAnswer,
     FoundingQuestion,
     JoinRequest,
     Message,
+    RefetchRequest,
     SnapshotChunk,
     SnapshotReply,
     TimeoutNow,
@@ -47,6 +49,8 @@ TYPE_NAMES: dict[type, str] = {
     SnapshotChunk: "snapshot-chunk",
     SnapshotReply: "snapshot-reply",
     TimeoutNow: "timeout-now",
+    DigestReport: "digest-report",
+    RefetchRequest: "refetch-request",
 }
 
 
@@ -63,6 +67,10 @@ def describe(message: Message) -> dict[str, Any]:
         return {"type": name, "term": message.term, "pre": message.pre, "granted": message.granted}
     if isinstance(message, TimeoutNow):
         return {"type": name, "term": message.term}
+    if isinstance(message, DigestReport):
+        return {"type": name, "index": message.index}
+    if isinstance(message, RefetchRequest):
+        return {"type": name, "term": message.term, "index": message.after}
     if isinstance(message, Founding):
         return {"type": name, "term": message.entry.term, "index": message.entry.index}
     if isinstance(message, SnapshotChunk | SnapshotReply):

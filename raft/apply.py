@@ -20,10 +20,13 @@ _ENTRIES_FIRST = 32
 
 
 class Applier:
-    """Feeds one state machine.  `index`: last entry applied."""
+    """Feeds one state machine.  `index`: last entry applied.  `held`: nothing is applied until a state is restored."""
 
-    def __init__(self, machine: StateMachine, clock: Clock) -> None:
+    def __init__(self, machine: StateMachine, clock: Clock, stop_every: int) -> None:
+        """At multiples of `stop_every` a slice ends, so that the state can be looked at there."""
         self.index = 0
+        self.held = False
+        self._stop_every = stop_every
         self._machine = machine
         self._clock = clock
         self._queue: deque[tuple[Entry, ...]] = deque()
@@ -32,24 +35,30 @@ class Applier:
 
     @property
     def waiting(self) -> bool:
-        """Whether anything committed is not applied yet."""
-        return bool(self._queue)
+        """Whether anything committed is to be applied now."""
+        return bool(self._queue) and not self.held
 
     def add(self, effect: Apply) -> None:
         """Take entries that were committed; entries of every kind go to the machine, which answers each."""
         if effect.entries:
             self._queue.append(effect.entries)
 
+    def hold(self) -> None:
+        """Apply nothing more to this state."""
+        self.held = True
+
     def restored(self, index: int) -> None:
         """The state machine was given the state at `index`: what waits is void."""
         self._queue.clear()
         self._offset = 0
         self.index = index
+        self.held = False
 
     def slice(self) -> tuple[Sequence[Entry], Sequence[Any]]:
         """Apply the next slice; the entries and one result each."""
         head = self._queue[0]
-        entries: Sequence[Entry] = head[self._offset : self._offset + self._size]
+        size = min(self._size, self._stop_every - self.index % self._stop_every)
+        entries: Sequence[Entry] = head[self._offset : self._offset + size]
         assert entries[0].index == self.index + 1, "entries are applied in order, once"
         started = self._clock.now_ns()
         results = self._machine.apply(entries)

@@ -25,6 +25,7 @@ from raft.errors import (
     Overloaded,
     ProposalDropped,
     SkerryError,
+    StateDiverged,
 )
 
 _BUCKET_BITS = 23
@@ -200,6 +201,11 @@ def refusal(code: str, leader: str | None) -> SkerryError:
             )
         case "handing-over":
             return NotLeader("this replica hands its leadership over", hint="ask again shortly", leader=None)
+        case "state-diverged":
+            return StateDiverged(
+                "the replicas' states differ, and no majority of the voters agrees on one: nothing is written",
+                hint="`skerry status` shows the digests; bring missing voters back, or restart all on one version",
+            )
         case "no-successor":
             return NoSuccessor(
                 "no other voter took the leadership over within an election timeout",

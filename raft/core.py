@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from raft.configuration import Standing, standing
+from raft.digests import Digests
 from raft.effects import Effect, Role
 from raft.election import Elections
 from raft.events import (
     ApplyDone,
     ChunkTaken,
+    Digested,
     Event,
     HandOver,
     Persisted,
@@ -27,6 +29,7 @@ from raft.events import (
     SnapshotLost,
     SnapshotReceived,
     SnapshotTaken,
+    StateDropped,
     Tick,
 )
 from raft.follower import check, on_append
@@ -40,10 +43,12 @@ from raft.messages import (
     Append,
     AppendReply,
     Configuration,
+    DigestReport,
     Founding,
     FoundingAnswer,
     FoundingQuestion,
     JoinRequest,
+    RefetchRequest,
     Snapshot,
     SnapshotChunk,
     SnapshotHeader,
@@ -56,12 +61,13 @@ from raft.messages import (
 from raft.progress import Progress
 from raft.protocols import Dice
 from raft.reads import Reads
+from raft.refetch import Refetch
 from raft.replication import Replication
 from raft.snapshots import describe, in_transfer, on_taken
 from raft.state import CoreConfig, Recovered, State
 from raft.transfer import Transfer
 
-Consensus = Append | AppendReply | VoteRequest | VoteReply | SnapshotChunk | SnapshotReply | TimeoutNow
+Consensus = Append | AppendReply | VoteRequest | VoteReply | SnapshotChunk | SnapshotReply | TimeoutNow | RefetchRequest
 
 __all__ = ["Core", "CoreConfig", "Recovered"]
 
@@ -78,6 +84,8 @@ class Core:
         self._membership = Membership(self._state, self._replication)
         self._reads = Reads(self._state, self._replication)
         self._transfer = Transfer(self._state)
+        self._refetch = Refetch(self._state, self._replication)
+        self._digests = Digests(self._state, self._transfer)
 
     def step(self, event: Event) -> list[Effect]:
         """Take in one event; return what must be done, in order.
@@ -92,10 +100,7 @@ class Core:
             case Received():
                 self._on_received(event)
             case Proposed():
-                if self._transfer.closes_log:
-                    self._replication.refuse(event.proposals, "handing-over")
-                else:
-                    self._replication.propose(event.proposals)
+                self._replication.propose(event.proposals, self._refuses)
             case HandOver():
                 self._transfer.request(event)
             case Persisted():
@@ -112,26 +117,41 @@ class Core:
             case ChunkTaken():
                 on_chunk_taken(state, event)
             case SnapshotReceived():
-                on_received(state, event)
+                if on_received(state, event):
+                    self._digests.restored()
             case SnapshotLost():
                 self._replication.transfers.lost(event.snapshot)
+            case Digested():
+                self._digests.on_digested(event)
+            case StateDropped():
+                self._refetch.begin()
         if state.role is Role.LEADER and not self._transfer.closes_log:
             self._membership.advance()
+        self._digests.advance()
         self._transfer.advance()
+        self._refetch.advance()
         self._reads.advance()
         return state.finish_step()
 
     def next_deadline_ns(self) -> int:
         """When the next Tick is due, on the clock that the events carry."""
         state = self._state
+        waits = (self._transfer.deadline_ns, self._digests.ask_deadline_ns, self._refetch.ask_deadline_ns)
         if state.role is Role.LEADER:
-            return min(self._replication.deadline_ns, self._transfer.deadline_ns)
-        return min(self._foundings.ask_deadline_ns, state.election_deadline_ns, self._transfer.deadline_ns)
+            return min(self._replication.deadline_ns, *waits)
+        return min(self._foundings.ask_deadline_ns, state.election_deadline_ns, *waits)
+
+    @property
+    def _refuses(self) -> str:
+        """Why a leader takes no proposals now, by code; "" while it does."""
+        return "handing-over" if self._transfer.closes_log else self._digests.refuses
 
     # -- time ----------------------------------------------------------------------------------
 
     def _on_tick(self) -> None:
         state, replication = self._state, self._replication
+        if state.now_ns >= self._digests.ask_deadline_ns:
+            self._digests.ask_again()
         if state.role is not Role.LEADER:
             if state.now_ns >= self._foundings.ask_deadline_ns:
                 self._foundings.ask()
@@ -173,6 +193,8 @@ class Core:
                 self._membership.asked(sender, event.store)
         elif isinstance(message, Admission):
             self._foundings.on_admission(message)
+        elif isinstance(message, DigestReport):
+            self._digests.on_report(sender, event.store, message)
         elif isinstance(message, FoundingAnswer):
             self._foundings.on_answer(sender, message)
         elif isinstance(message, Founding):
@@ -213,6 +235,8 @@ class Core:
                 self._lead()
         elif isinstance(message, TimeoutNow):
             self._elections.stand_in(sender, message)
+        elif isinstance(message, RefetchRequest):
+            self._refetch.on_request(sender, message)
         else:
             self._replication.on_reply(sender, message)
             if message.accepted and self._foundings.on_holder(store):
@@ -282,6 +306,21 @@ class Core:
     def snapshot(self) -> Snapshot | None:
         """The newest snapshot; the log begins at or before it."""
         return self._state.snapshot
+
+    @property
+    def digest(self) -> tuple[int, str]:
+        """Index and digest of the own state when it was last worked out; (0, "") before."""
+        return self._digests.newest
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the own state is known to be wrong, or was given up, and is not replaced yet."""
+        return self._state.diverged
+
+    @property
+    def split(self) -> bool:
+        """Whether voters' states differ and no majority agrees: no leader takes proposals."""
+        return self._digests.split
 
     def describe_snapshot(self, index: int) -> SnapshotHeader:
         """What a snapshot of the state at `index`, applied here, says of itself."""

@@ -25,7 +25,7 @@ from raft.lanes import Job, Lane, LaneName
 from raft.messages import Message
 from raft.progress import Pace
 from raft.protocols import Clock, Dice, Observer, StateMachine, Threads, Transport
-from raft.status import DriverStatus, status_of
+from raft.status import DriverStatus, Standing, status_of
 from raft.store.log_store import LogStore
 from raft.threads import SystemThreads
 from raft.turns import Turns
@@ -103,6 +103,16 @@ class Driver:
         return self._turns.on_role
 
     @property
+    def on_standing(self) -> list[Callable[[], None]]:
+        """Called on the event loop when `standing` changed; append to it."""
+        return self._turns.digester.on_standing
+
+    @property
+    def standing(self) -> Standing:
+        """What the comparison of the replicas' states says of this one's."""
+        return self._turns.digester.standing
+
+    @property
     def leader(self) -> str | None:
         """The leader as far as this replica knows."""
         return self._turns.core.leader
@@ -168,7 +178,7 @@ class Driver:
 
     async def wait_applied(self, index: int, *, timeout_s: float) -> None:
         """Return once `index` is applied here; raises NoQuorum when that takes too long."""
-        if index <= self._turns.applier.index:
+        if index <= self._turns.digester.usable_index:
             return
         waiter, call_id = self._call(timeout_s, unconfirmed)
         self._turns.calls.wait_applied(call_id, index)

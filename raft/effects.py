@@ -62,7 +62,10 @@ class ProposalAppended(Struct, frozen=True):
 
 
 class ProposalRefused(Struct, frozen=True):
-    """Proposal `id` was not appended.  `code`: not-leader, handing-over, overloaded, log-full, disk-full."""
+    """Proposal `id` was not appended.
+
+    `code`: not-leader, handing-over, state-diverged, overloaded, log-full, disk-full.
+    """
 
     id: int
     code: str
@@ -166,6 +169,34 @@ class Restore(Struct, frozen=True):
     snapshot: Snapshot
 
 
+class TakeSnapshot(Struct, frozen=True):
+    """Take a snapshot soon: somebody needs one of an index above `after`."""
+
+    after: int
+
+
+class Diverged(Struct, frozen=True):
+    """The own state at `index` is not what a majority of the voters has: stop using it (see `events.StateDropped`).
+
+    `digest` is the own one, `agreed` that of the voters `holders`.
+    """
+
+    index: int
+    digest: str
+    agreed: str
+    holders: tuple[str, ...]
+
+
+class Split(Struct, frozen=True):
+    """At `index` voters have different states, and no majority agrees: writes are halted.  No `digests`: it is over.
+
+    `digests` are (replica, digest) of the voters that are known.
+    """
+
+    index: int
+    digests: tuple[tuple[str, str], ...]
+
+
 class Installed(Struct, frozen=True):
     """The log begins behind this snapshot, durably; emitted once it does, on `Persisted`."""
 
@@ -191,5 +222,8 @@ Effect = (
     | SendChunk
     | TakeChunk
     | Restore
+    | TakeSnapshot
+    | Diverged
+    | Split
     | Installed
 )

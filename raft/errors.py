@@ -72,6 +72,13 @@ class OutcomeUnknown(SkerryError):
     outcome = "unknown"
 
 
+class StateDiverged(SkerryError):
+    """The replicated state is not the same everywhere: here it is wrong, or nobody knows where it is right."""
+
+    code = "state-diverged"
+    retryable = True
+
+
 class Overloaded(SkerryError):
     """Too many bytes are waiting to be committed; slow down."""
 

@@ -74,6 +74,20 @@ class ApplyDone(Struct, frozen=True):
     index: int
 
 
+class Digested(Struct, frozen=True):
+    """The state machine's state right after it had applied `index` has this digest (see `messages.Digest`)."""
+
+    now_ns: int
+    index: int
+    digest: str
+
+
+class StateDropped(Struct, frozen=True):
+    """The state machine's state is given up: nothing is applied to it, no snapshot is taken of it any more."""
+
+    now_ns: int
+
+
 class SnapshotTaken(Struct, frozen=True):
     """An own snapshot is durable: the log before it may go."""
 
@@ -111,6 +125,8 @@ Event = (
     | ReadRequested
     | Persisted
     | ApplyDone
+    | Digested
+    | StateDropped
     | SnapshotTaken
     | ChunkTaken
     | SnapshotReceived

@@ -14,6 +14,7 @@ from raft.errors import ProtocolViolation
 from raft.events import ChunkTaken, SnapshotReceived
 from raft.follower import follow
 from raft.messages import AppendReply, SnapshotChunk, SnapshotReply
+from raft.refetch import take_back, wanted
 from raft.replication import commit
 from raft.state import State
 
@@ -33,7 +34,7 @@ def on_chunk(state: State, sender: str, chunk: SnapshotChunk) -> None:
         state.send(sender, SnapshotReply(state.term, chunk.snapshot, 0))  # tells a deposed leader so
         return
     follow(state, sender, chunk.term)
-    if not _is_here(state, chunk.snapshot.index, chunk.snapshot.term):
+    if wanted(state, chunk.snapshot.index) or not _is_here(state, chunk.snapshot.index, chunk.snapshot.term):
         state.effects.append(TakeChunk(chunk))
 
 
@@ -43,15 +44,21 @@ def on_chunk_taken(state: State, event: ChunkTaken) -> None:
         state.send(state.leader, SnapshotReply(state.term, event.snapshot, event.offset))
 
 
-def on_received(state: State, event: SnapshotReceived) -> None:
-    """A whole snapshot is here: what it stands for is committed, whoever leads by now."""
+def on_received(state: State, event: SnapshotReceived) -> bool:
+    """A whole snapshot is here: what it stands for is committed, whoever leads by now.
+
+    Returns whether the state machine's state is replaced by it.
+    """
     snapshot = event.snapshot
+    if take_back(state, snapshot):
+        return True
     if _is_here(state, snapshot.index, snapshot.term):
-        return
+        return False
     assert state.role is not Role.LEADER, "a leader holds every committed entry (Leader Completeness)"
     state.become(Role.FOLLOWER, state.leader if state.role is Role.FOLLOWER else None, "a snapshot was installed")
     state.replace_log(snapshot)
     _acknowledge(state, snapshot.index)
+    return True
 
 
 def _is_here(state: State, index: int, term: int) -> bool:

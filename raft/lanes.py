@@ -13,10 +13,14 @@ from raft.protocols import Clock, Threads
 
 
 class LaneName(StrEnum):
-    """OWN: own snapshots are written, what they made unnecessary is removed.  PEERS: pieces are read and written."""
+    """OWN: own snapshots are written, what they made unnecessary is removed.  PEERS: pieces are read and written.
+
+    DIGEST: digests of the state are worked out.
+    """
 
     OWN = "own"
     PEERS = "peers"
+    DIGEST = "digest"
 
 
 class Job:
@@ -48,7 +52,7 @@ class Lane:
     ) -> None:
         self._clock = clock
         self._done = done
-        self._thread = threads.worker(f"raft-snapshots-{name}", self._work, ended)
+        self._thread = threads.worker(f"raft-state-{name}", self._work, ended)
 
     def start(self) -> None:
         """Start the thread."""

@@ -17,6 +17,8 @@ Term = Annotated[int, Meta(ge=0, lt=1 << 62)]
 Index = Annotated[int, Meta(ge=0, lt=1 << 62)]
 ReplicaId = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 StoreId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{1,16}:[0-9a-f]{1,64}$")]
+"""How it was worked out, a colon, and the digest; those worked out in different ways are not compared."""
 
 ENTRY_BYTES_MAX = 4 << 20
 """Largest data of one entry."""
@@ -229,6 +231,21 @@ class TimeoutNow(Struct, frozen=True, array_like=True, tag=12):
     term: Term
 
 
+class DigestReport(Struct, frozen=True, array_like=True, tag=13):
+    """The sender's state machine, after applying `index`, has this digest; `asks` for the receiver's in return."""
+
+    index: Index
+    digest: Digest
+    asks: bool
+
+
+class RefetchRequest(Struct, frozen=True, array_like=True, tag=14):
+    """A follower has given its state up and wants the leader's of some index above `after`; its log it keeps."""
+
+    term: Term
+    after: Index
+
+
 Message = (
     Append
     | AppendReply
@@ -242,6 +259,8 @@ Message = (
     | JoinRequest
     | Admission
     | TimeoutNow
+    | DigestReport
+    | RefetchRequest
 )
 
 _encoder = msgspec.msgpack.Encoder()

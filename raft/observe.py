@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from raft.core import Core
 from raft.counters import Counters
-from raft.effects import Appended, Committed, Installed, Reconfigured, RoleChanged, VoteCast
+from raft.effects import Appended, Committed, Diverged, Installed, Reconfigured, RoleChanged, Split, VoteCast
 from raft.errors import ProtocolViolation
 from raft.messages import Configuration, Entry, Message, Snapshot
 from raft.protocols import Observer
@@ -31,6 +31,7 @@ class Reporter:
         self._emit = observer.emit
         self._core = core
         self._reported = (0, 0, 0)
+        self._applied = 0
 
     def recovered(self) -> None:
         """What the store held at the start of this process: its term and vote, its log, the members it names."""
@@ -109,8 +110,29 @@ class Reporter:
 
     def applied(self, entries: Sequence[Entry]) -> None:
         """The state machine has these entries."""
-        last = entries[-1].index
-        self._emit("apply", first=entries[0].index, index=last, ph=hex_hash(self._core.log.hash_at(last)))
+        first, last = entries[0].index, entries[-1].index
+        first = max(first, self._applied + 1)  # a state that was fetched anew is brought to where the one before was
+        if first > last:
+            return
+        self._applied = last
+        self._emit("apply", first=first, index=last, ph=hex_hash(self._core.log.hash_at(last)))
+
+    def digest(self, index: int, digest: str) -> None:
+        """The state's digest at `index`."""
+        self._emit("digest", index=index, digest=digest)
+
+    def diverged(self, effect: Diverged) -> None:
+        """The own state is not a majority's."""
+        text = f"the state at {effect.index} has digest {effect.digest}, a majority has {effect.agreed}"
+        self._emit("note", text=f"{text}: it is given up and fetched anew", index=effect.index)
+
+    def split(self, effect: Split) -> None:
+        """No majority of the voters has the same state, or that is over."""
+        told = ", ".join(f"{name} {digest}" for name, digest in effect.digests)
+        text = (
+            f"no majority has the same state at {effect.index} ({told}): writes are halted" if told else "writes go on"
+        )
+        self._emit("note", text=text, index=effect.index)
 
     def role(self, effect: RoleChanged) -> None:
         """Role, term or known leader changed."""

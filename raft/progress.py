@@ -37,9 +37,10 @@ class Progress:
         sequence_acked: last quorum round it answered.
         heard_ns: when its last answer in this term came (leadership's start before the first).
         probe_waits: PROBE only: a probe is unanswered; the next waits for an answer or a heartbeat.
-        snapshot: SNAPSHOT only: which one it gets.
+        snapshot: which one it gets; None outside of SNAPSHOT, unless it asked for one.
         chunk_offset: the piece that is unanswered; None while a question is.
         chunk_bytes: how large pieces may be; adapts, 0 before the first.
+        refetch_ns: when it last asked for a state to replace its own by; a snapshot then goes beside the entries.
         chunk_sent_ns, patience_ns: when the last piece or question left, and how long its answer is awaited.
     """
 
@@ -57,6 +58,7 @@ class Progress:
         self.snapshot: SnapshotId | None = None
         self.chunk_offset: int | None = None
         self.chunk_bytes = 0
+        self.refetch_ns = 0
         self.chunk_sent_ns = 0
         self.patience_ns = 0
 

@@ -90,8 +90,15 @@ class Frozen(Protocol):
         """
         ...
 
+    def digest(self) -> str:
+        """Which state it is, as in `messages.Digest`: the same for the same state, on every replica.
+
+        Called in one thread that is not the event loop's, as `chunks` is, and never on the same object.
+        """
+        ...
+
     def release(self) -> None:
-        """Let go of what was held; called once, on the event loop, after `chunks` ended or failed."""
+        """Let go of what was held; called once, on the event loop, after `chunks` or `digest` ended or failed."""
         ...
 
 

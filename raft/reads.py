@@ -32,7 +32,7 @@ class Reads:
     def request(self, ids: tuple[int, ...]) -> None:
         """Queue reads, or refuse them when another replica leads; `advance` does the rest."""
         state = self._state
-        if state.role is Role.LEADER:
+        if state.role is Role.LEADER and not state.diverged:
             self._waiting += ids
         else:
             state.effects += [ReadRefused(read, "not-leader", state.leader) for read in ids]
@@ -40,7 +40,7 @@ class Reads:
     def advance(self) -> None:
         """Release what a majority has confirmed, and begin the next round if there is one to begin."""
         state = self._state
-        if state.role is not Role.LEADER:
+        if state.role is not Role.LEADER or state.diverged:
             self._refuse_all()
             return
         self._release()
@@ -67,7 +67,7 @@ class Reads:
             state.effects += [ReadReady(read, index) for read in ids]
 
     def _refuse_all(self) -> None:
-        """Leadership ended while they waited: deposed by a known leader, or without a majority."""
+        """Leadership ended while they waited, or the state turned out to be wrong."""
         if not self._waiting and not self._rounds:
             return
         code = "no-quorum" if self._state.leader is None else "not-leader"

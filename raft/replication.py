@@ -82,11 +82,14 @@ class Replication:
 
     # -- proposals -----------------------------------------------------------------------------
 
-    def propose(self, proposals: tuple[Proposal, ...]) -> None:
-        """Append a batch of commands and send it on; what has no room is refused, by code."""
+    def propose(self, proposals: tuple[Proposal, ...], closed: str = "") -> None:
+        """Append a batch of commands and send it on; what has no room is refused, by code.
+
+        `closed` is the code when the log takes no commands at all now.
+        """
         state = self._state
-        if state.role is not Role.LEADER:
-            self.refuse(proposals, "not-leader")
+        if state.role is not Role.LEADER or closed:
+            self._refuse(proposals, closed if state.role is Role.LEADER else "not-leader")
             return
         accepted, code = self._with_room(proposals)
         if accepted:
@@ -97,7 +100,7 @@ class Replication:
             state.effects += [ProposalAppended(p.id, term, index) for index, p in enumerate(accepted, first)]
             self.push_all()
         if code:
-            self.refuse(proposals[len(accepted) :], code)
+            self._refuse(proposals[len(accepted) :], code)
 
     def _with_room(self, proposals: tuple[Proposal, ...]) -> tuple[tuple[Proposal, ...], str]:
         """The longest prefix of the batch within the bounds, and the code for the rest.
@@ -122,8 +125,7 @@ class Replication:
                 return proposals[:count], "overloaded"
         return proposals, ""
 
-    def refuse(self, proposals: tuple[Proposal, ...], code: str) -> None:
-        """Append none of them; `code` as in `ProposalRefused`."""
+    def _refuse(self, proposals: tuple[Proposal, ...], code: str) -> None:
         leader = self._state.leader
         self._state.effects += [ProposalRefused(proposal.id, code, leader) for proposal in proposals]
 
@@ -140,7 +142,7 @@ class Replication:
         for peer, progress in state.progress.items():
             if not self._push(peer, progress):
                 self._send_heartbeat(peer, progress)
-            if progress.pace is Pace.SNAPSHOT:
+            if progress.snapshot is not None:
                 self.transfers.beat(peer, progress)
 
     def begin_round(self) -> int:

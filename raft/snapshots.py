@@ -25,6 +25,7 @@ _SLOW_SHARE, _QUICK_SHARE = 4, 16
 _PATIENCE_MAX = 16
 _ACTIVE = 8
 _PIN_SHARE = 4
+_ASKED_TIMEOUTS = 4
 
 
 def describe(state: State, index: int) -> SnapshotHeader:
@@ -54,7 +55,9 @@ def compact(state: State, index: int) -> None:
     """
     log, config = state.log, state.config
     for progress in state.progress.values():
-        needed = progress.snapshot.index if progress.snapshot is not None else progress.match
+        needed = progress.match
+        if progress.pace is Pace.SNAPSHOT and progress.snapshot is not None:
+            needed = progress.snapshot.index
         if progress.pace is Pace.PROBE or not log.base_index <= needed < index:
             continue  # of one that is probed it is not known what it needs
         active = state.now_ns - progress.heard_ns < _ACTIVE * config.election_timeout_ns
@@ -79,15 +82,31 @@ class Transfers:
         state = self._state
         assert state.snapshot is not None, "a compacted log has a snapshot"
         progress.begin_snapshot(state.snapshot.id, state.config.election_timeout_ns)
+        self._begin(peer, progress)
+
+    def begin_beside(self, peer: str, progress: Progress) -> None:
+        """The follower has given its state up, and goes on taking entries: send the newest snapshot beside them."""
+        state = self._state
+        assert state.snapshot is not None, "there is one to send"
+        progress.snapshot, progress.patience_ns = state.snapshot.id, state.config.election_timeout_ns
+        self._begin(peer, progress)
+
+    def _begin(self, peer: str, progress: Progress) -> None:
         if not progress.chunk_bytes:
-            progress.chunk_bytes = max(1, state.config.snapshot_chunk_bytes // 4)
+            progress.chunk_bytes = max(1, self._state.config.snapshot_chunk_bytes // 4)
         self._ask(peer, progress)
 
     def beat(self, peer: str, progress: Progress) -> None:
-        """Ask again where the last piece went unanswered; begin anew where the log has moved on too far."""
+        """Ask again where the last piece went unanswered; begin anew where the log has moved on too far.
+
+        One that goes beside the entries ends when it is not asked for any more.
+        """
         state = self._state
         assert progress.snapshot is not None, "a snapshot is under way"
-        if progress.snapshot.index < state.log.base_index:
+        beside = progress.pace is not Pace.SNAPSHOT
+        if beside and state.now_ns - progress.refetch_ns > _ASKED_TIMEOUTS * state.config.election_timeout_ns:
+            progress.snapshot = None
+        elif not beside and progress.snapshot.index < state.log.base_index:
             self.begin(peer, progress)
         elif state.now_ns - progress.chunk_sent_ns >= progress.patience_ns:
             progress.patience_ns = min(2 * progress.patience_ns, _PATIENCE_MAX * state.config.election_timeout_ns)
@@ -106,8 +125,10 @@ class Transfers:
         if state.role is not Role.LEADER or state.snapshot is None or state.snapshot.id == snapshot:
             return
         for peer, progress in state.progress.items():
-            if progress.snapshot == snapshot:
+            if progress.snapshot == snapshot and progress.pace is Pace.SNAPSHOT:
                 self.begin(peer, progress)
+            elif progress.snapshot == snapshot:
+                progress.snapshot = None  # it will ask again
 
     def on_reply(self, sender: str, progress: Progress, reply: SnapshotReply) -> None:
         """The receiver says how much it has: send what follows, unless that is on its way."""
@@ -142,4 +163,4 @@ class Transfers:
 
 def in_transfer(state: State, snapshot: SnapshotId) -> bool:
     """Whether a follower is being sent this snapshot: its file must stay."""
-    return any(progress.pace is Pace.SNAPSHOT and progress.snapshot == snapshot for progress in state.progress.values())
+    return any(progress.snapshot == snapshot for progress in state.progress.values())

@@ -16,7 +16,7 @@ from typing import Any
 from raft.apply import Applier
 from raft.core import Core, CoreConfig
 from raft.counters import Counters
-from raft.effects import Installed, Restore, SendChunk, TakeChunk
+from raft.effects import Installed, Restore, SendChunk, TakeChunk, TakeSnapshot
 from raft.errors import StoreError
 from raft.events import ChunkTaken, Event, SnapshotLost, SnapshotReceived, SnapshotTaken
 from raft.lanes import Job, LaneName
@@ -36,7 +36,10 @@ class Interrupted(Exception):
 
 
 class Snapshotter:
-    """Between the core's effects and the files of one replica."""
+    """Between the core's effects and the files of one replica.
+
+    `held`: no own snapshot is begun, because the state is wrong.
+    """
 
     def __init__(
         self,
@@ -66,15 +69,16 @@ class Snapshotter:
         self._frozen: Frozen | None = None
         self._taking = False
         self._reading: dict[str, SendChunk] = {}
-        self._wanted = False
+        self._wanted_after: int | None = None
         self._not_before_ns = 0
+        self.held = False
         self._closing = False
 
     def recover(self) -> None:
         """Restore the state machine from the snapshot that the log goes on from."""
         snapshot = self._core.snapshot
         if snapshot is not None:
-            self._restore(snapshot)
+            self._restore(snapshot, "snapshot-install")
         for name in self._store.snapshots.damaged:
             self._report.note(f"the snapshot file {name} is damaged; the one before it and the log stand for it")
 
@@ -96,11 +100,11 @@ class Snapshotter:
     def consider(self) -> None:
         """Take a snapshot if enough was applied since the last one; called between two applications."""
         core, index = self._core, self._applier.index
-        if self._frozen is not None or not self._due(index) or self._clock.now_ns() < self._not_before_ns:
+        if self.held or self._frozen is not None or not self._due(index) or self._clock.now_ns() < self._not_before_ns:
             return
         if core.durable_index < index:
             return  # a snapshot never runs ahead of the own log
-        self._wanted = False
+        self._wanted_after = None
         started_ns = self._clock.now_ns()
         frozen = self._frozen = self._machine.freeze()
         self._counters.freezes.observe(self._clock.now_ns() - started_ns)
@@ -108,13 +112,22 @@ class Snapshotter:
         snapshots = self._store.snapshots
         self._add(LaneName.OWN, lambda: snapshots.write(header, self._unless_closing(frozen.chunks())), self._written)
 
+    @property
+    def idle(self) -> bool:
+        """Whether no own snapshot is being written."""
+        return self._frozen is None
+
+    def want(self, effect: TakeSnapshot) -> None:
+        """Somebody needs a snapshot: take one soon, however little was applied since the last."""
+        self._wanted_after = effect.after
+
     def _due(self, index: int) -> bool:
         core, config = self._core, self._config
         since = core.snapshot.index if core.snapshot is not None else 0
         if index <= since:
             return False
         return (
-            self._wanted
+            (self._wanted_after is not None and index > self._wanted_after)
             or index - since >= config.snapshot_entries
             or core.log.bytes_between(max(since, core.log.base_index), index) >= config.snapshot_log_bytes
         )
@@ -170,7 +183,7 @@ class Snapshotter:
             return  # it ended meanwhile, and its file may be gone
         if isinstance(job.error, SnapshotDamaged):
             self._report.note(f"{job.error.message}; another one is taken")
-            self._wanted = True
+            self._wanted_after = 0
             self._step(SnapshotLost(self._clock.now_ns(), effect.snapshot))
         elif job.error is not None:
             raise job.error
@@ -201,20 +214,22 @@ class Snapshotter:
             self._step(ChunkTaken(self._clock.now_ns(), chunk.snapshot, offset))
 
     def restore(self, effect: Restore) -> None:
-        """The core gave its log up for this snapshot."""
-        self._restore(effect.snapshot)
+        """The core gave its log, or its state alone, up for this snapshot."""
+        self._restore(effect.snapshot, "state-refetch" if self.held else "snapshot-install")
         self._counters.installed += 1
+        if self.held:
+            self._tidy()
 
     def installed(self, effect: Installed) -> None:
         """The log on disk begins behind the snapshot: what came before may go."""
         self._report.installed(effect)
         self._tidy()
 
-    def _restore(self, snapshot: Snapshot) -> None:
+    def _restore(self, snapshot: Snapshot, operation: str) -> None:
         started_ns = self._clock.now_ns()
         self._applier.restored(snapshot.index)
         self._machine.restore(snapshot.index, snapshot.term, self._store.snapshots.chunks(snapshot))
-        self._report.snapshot("snapshot-install", snapshot, self._clock.now_ns() - started_ns)
+        self._report.snapshot(operation, snapshot, self._clock.now_ns() - started_ns)
 
     # -- jobs --------------------------------------------------------------------------------------
 

@@ -62,6 +62,7 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
         snapshot_log_bytes, snapshot_entries: a snapshot is taken when so much was applied since the last one.
         snapshot_chunk_bytes: largest piece of a snapshot in one message.
         keep_tail_entries: entries before a snapshot that stay, for followers a little behind.
+        digest_every: at multiples of this index replicas compare their states; the same on all of them.
     """
 
     id: str
@@ -80,13 +81,14 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
     snapshot_entries: int = 50_000
     snapshot_chunk_bytes: int = 256 << 10
     keep_tail_entries: int = 10_000
+    digest_every: int = 4096
 
     def __post_init__(self) -> None:
         assert self.id in self.peers, "a replica must be one of its peers"
         assert list(self.peers) == sorted(dict.fromkeys(self.peers)), "peers are sorted and named once"
         assert self.election_timeout_ns >= 8, "an election timeout below 8 ns cannot be divided"
         assert 1 <= self.snapshot_chunk_bytes <= SNAPSHOT_CHUNK_BYTES_MAX, "a piece fits into a message"
-        assert self.snapshot_entries >= 1, "a snapshot stands for something"
+        assert min(self.snapshot_entries, self.digest_every) >= 1, "a snapshot stands for something"
         assert min(self.max_inflight_messages, self.max_inflight_bytes) >= 1, "a window must let one message pass"
 
     @property
@@ -133,6 +135,8 @@ class State:
         self.members: dict[str, str] = {}
         self.peers: tuple[str, ...] = tuple(peer for peer in config.peers if peer != config.id)
         self.invited = False
+        self.diverged = False
+        self.refetch_after: int | None = None
         self.leader_heard_ns = -NEVER_NS
         self.election_deadline_ns = NEVER_NS
         self.progress: dict[str, Progress] = {}
@@ -260,14 +264,20 @@ class State:
         assert not self.log.matches(base.index, base.term), "a snapshot would take back entries that may be promised"
         self.log.reset(base)
         self.durability.overwritten(1)
-        self.snapshot = snapshot
-        self.commit_index = self.applied_index = self._announced = base.index
+        self.commit_index = self._announced = base.index
+        self.restored(snapshot)
         self._new_base = self._installing = base
         self._changed_from = base.index + 1
         self.configurations.truncated(1)
         self.rebase_configuration(snapshot)
         self.effects.append(Reconfigured(self.configurations.index, self.configurations.current))
         self.effects.append(Restore(snapshot))
+
+    def restored(self, snapshot: Snapshot) -> None:
+        """The state machine's state is that of `snapshot` from now on, whatever it was before."""
+        self.snapshot = snapshot
+        self.applied_index = snapshot.index
+        self.diverged, self.refetch_after = False, None
 
     def _reconfigured(self) -> None:
         self.configured()

@@ -5,6 +5,8 @@ Owns: the shape of a driver's status.  Must not know: HTTP or the command line.
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from msgspec import Struct
 
 from raft.core import Core
@@ -12,6 +14,17 @@ from raft.effects import Role
 
 LEARNER = "learner"
 """The role, for people, of a follower without a vote."""
+
+
+class Standing(StrEnum):
+    """What the comparison of states says of this replica's (see `raft.digests`).
+
+    DIVERGED: it is wrong, and is being replaced.  SPLIT: voters differ and no majority agrees: nothing is written.
+    """
+
+    OK = "ok"
+    DIVERGED = "diverged"
+    SPLIT = "split"
 
 
 class FollowerStatus(Struct, frozen=True):

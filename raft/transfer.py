@@ -28,7 +28,7 @@ class Transfer:
     def __init__(self, state: State) -> None:
         self._state = state
         self._ids: list[int] = []
-        self._wanted: str | None = None
+        self._wanted: tuple[str, ...] | None = None
         self._told: str | None = None
         self.deadline_ns = NEVER_NS
 
@@ -44,11 +44,24 @@ class Transfer:
             self._refuse([event.id], "not-leader")
         elif self.closes_log:
             self._ids.append(event.id)
-        elif not self._successors(event.to):
+        elif not self._begin((event.to,) if event.to else None):
             self._refuse([event.id], "no-successor")
         else:
-            self._ids, self._wanted, self._told = [event.id], event.to, None
-            self.deadline_ns = state.now_ns + state.config.election_timeout_ns
+            self._ids = [event.id]
+
+    def prefer(self, wanted: tuple[str, ...] | None) -> None:
+        """Hand over to one of `wanted` (None: to anyone) as soon as one can take it; nobody waits for it."""
+        if not self.closes_log:
+            self._begin(wanted)
+
+    def _begin(self, wanted: tuple[str, ...] | None) -> bool:
+        """Returns whether anybody can be expected to take over."""
+        state = self._state
+        if not self._successors(wanted):
+            return False
+        self._wanted, self._told = wanted, None
+        self.deadline_ns = state.now_ns + state.config.election_timeout_ns
+        return True
 
     def advance(self) -> None:
         """Take the step that is due; called after every step of the core."""
@@ -73,7 +86,7 @@ class Transfer:
             self._told = max(ready, key=lambda peer: (state.progress[peer].heard_ns, peer))
             state.send(self._told, TimeoutNow(state.term))
 
-    def _successors(self, wanted: str | None) -> list[str]:
+    def _successors(self, wanted: tuple[str, ...] | None) -> list[str]:
         """The other voters of the newest configuration that were heard within the election timeout."""
         state = self._state
         configuration = state.configuration
@@ -85,7 +98,7 @@ class Transfer:
             if configuration.voters.get(peer) == progress.store
             and progress.pace is not Pace.SNAPSHOT
             and progress.heard_ns >= since_ns
-            and wanted in (None, peer)
+            and (wanted is None or peer in wanted)
         ]
 
     def _refuse(self, ids: list[int], code: str) -> None:

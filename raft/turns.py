@@ -18,10 +18,12 @@ from raft.apply import Applier
 from raft.calls import Calls, refusal
 from raft.core import Core, CoreConfig, Recovered
 from raft.counters import Counters
+from raft.digester import Digester
 from raft.effects import (
     Appended,
     Apply,
     Committed,
+    Diverged,
     HandedOver,
     HandOverRefused,
     Installed,
@@ -36,7 +38,9 @@ from raft.effects import (
     RoleChanged,
     Send,
     SendChunk,
+    Split,
     TakeChunk,
+    TakeSnapshot,
     VoteCast,
 )
 from raft.errors import Overloaded, ProtocolViolation
@@ -84,7 +88,7 @@ class Turns:
         recovered = Recovered(found.hard_state, found.entries, found.base, found.snapshot)
         self.core = Core(config, recovered, dice, clock.now_ns())
         self.counters = Counters()
-        self.applier = Applier(machine, clock)
+        self.applier = Applier(machine, clock, config.digest_every)
         self.calls = Calls()
         self.report = Reporter(observer, self.core)
         self.snapshots = Snapshotter(
@@ -96,6 +100,17 @@ class Turns:
             machine=machine,
             applier=self.applier,
             counters=self.counters,
+            report=self.report,
+            step=self._step,
+        )
+        self.digester = Digester(
+            core=self.core,
+            config=config,
+            store=store,
+            clock=clock,
+            machine=machine,
+            applier=self.applier,
+            snapshots=self.snapshots,
             report=self.report,
             step=self._step,
         )
@@ -126,9 +141,13 @@ class Turns:
             SendChunk: self.snapshots.send_chunk,
             TakeChunk: self.snapshots.take_chunk,
             Restore: self._do_restore,
+            TakeSnapshot: self.snapshots.want,
+            Diverged: self.digester.diverged,
+            Split: self.digester.split,
             Installed: self.snapshots.installed,
         }
         self.snapshots.recover()
+        self.digester.recover()
 
     # -- what comes in ---------------------------------------------------------------------------
 
@@ -222,14 +241,17 @@ class Turns:
             self.counters.applied += len(entries)
             self.report.applied(entries)
             self._step(ApplyDone(self._clock.now_ns(), self.applier.index))
-            self.calls.applied_upto(self.applier.index)
+            self.digester.consider()
+            self.calls.applied_upto(self.digester.usable_index)
             if self._clock.now_ns() - started_ns >= TURN_NS:
                 break
         self.snapshots.consider()
+        self.digester.consider()
+        self.calls.applied_upto(self.digester.usable_index)
 
     def jobs(self) -> list[Job]:
-        """Work with snapshots for other threads; each job must come back to `job_done`."""
-        return self.snapshots.jobs()
+        """Work with the state for other threads; each job must come back to `job_done`."""
+        return self.snapshots.jobs() + self.digester.jobs()
 
     def job_done(self, job: Job) -> None:
         """A job ended; raises what must end the replica."""
@@ -288,12 +310,13 @@ class Turns:
 
     def _do_read_ready(self, effect: ReadReady) -> None:
         self.calls.wait_applied(effect.id, effect.index)
-        self.calls.applied_upto(self.applier.index)
+        self.calls.applied_upto(self.digester.usable_index)
 
     def _do_restore(self, effect: Restore) -> None:
         self.snapshots.restore(effect)
+        self.digester.restored()
         self.calls.skipped(effect.snapshot.index)
-        self.calls.applied_upto(effect.snapshot.index)
+        self.calls.applied_upto(self.digester.usable_index)
 
     def _do_role(self, effect: RoleChanged) -> None:
         self.counters.elections += effect.role is Role.LEADER

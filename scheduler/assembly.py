@@ -47,6 +47,7 @@ from scheduler.renewals import Renewals
 from scheduler.roster import Roster, Row
 from scheduler.sessions import Sessions
 from scheduler.shards import OwnerKeeper
+from scheduler.standing import Guard
 from scheduler.state import State
 
 STOP_S = 1.8
@@ -221,6 +222,14 @@ class Replica:
             renewals=self.renewals,
             lease_ms=config.lease.duration_ms,
         )
+        self.guard = Guard(
+            node=self.node,
+            standing=lambda: self.driver.standing,
+            sessions=self.sessions,
+            pause=self.placing.leader_changed,
+            log=log,
+        )
+        self.driver.on_standing.append(self.guard.changed)
         self.homing = Homing(
             held=self.sessions.held,
             owner_of=lambda node: self.state.books.shards.owner(node),
@@ -239,6 +248,7 @@ class Replica:
             trace=self.tracer,
             leader=self._leader,
             wall_ms=self._wall_ms,
+            usable=self.guard.check,
         )
         self.events = Events(self.services)
         self.metrics = Metrics()
@@ -265,6 +275,7 @@ class Replica:
                         ("renewals", self.renewals.run()),
                         ("placing", self.placing.run()),
                         ("homing", self.homing.run()),
+                        ("guard", self.guard.run()),
                         ("reigns", self.reigns.run()),
                         ("driver", self.driver.run()),
                     )
@@ -354,8 +365,9 @@ class Replica:
             status.applied_index,
             "",
             self.sessions.usage(),
-            self.lease_keeper.alert,
+            "\n".join(alert for alert in (self.guard.alert, self.lease_keeper.alert) if alert),
             (status.voters, status.outgoing) if status.outgoing else (status.voters,) if status.voters else (),
+            self.driver.standing.value,
         )
 
     def _leader(self) -> str | None:
@@ -408,6 +420,7 @@ def core_config(config: Config, store_id: str, *, founds: bool = True) -> CoreCo
         snapshot_entries=raft.snapshot_entries,
         snapshot_chunk_bytes=raft.snapshot_chunk_bytes,
         keep_tail_entries=raft.keep_tail_entries,
+        digest_every=raft.digest_every,
     )
 
 

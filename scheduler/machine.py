@@ -67,25 +67,30 @@ class Machine:
     def restore(self, index: int, term: int, chunks: Iterable[bytes]) -> None:
         """Become the state frozen at `index`; followers of changes are told that there is a gap.
 
+        It may be an earlier state than the present one, which was wrong: what is applied again is not told again.
+
         Raises:
             ValueError: `chunks` are no whole state of that index and term; nothing was changed.
             SnapshotTooNew: a newer program wrote them.
         """
         self.state.restore(index, term, chunks)
-        self.changelog.skip(index)
+        self.changelog.skip(max(index, self.changelog.last_index))
         self.changelog.wake()
         for listener in self.on_applied:
             listener(index)
 
     def _apply_one(self, entry: Entry) -> Result | None:
+        told = entry.index <= self.changelog.last_index  # by a state that was replaced since
         if entry.kind != COMMAND:
             self.state.advance(entry.index, entry.term)
-            self.changelog.add(entry.index, ())
+            if not told:
+                self.changelog.add(entry.index, ())
             return None
         result = self._applied(entry)
-        for kind, fields in (*result.changes, *result.traced):
-            self._observer.emit(kind, **fields)
-        self.changelog.add(entry.index, result.changes)
+        if not told:
+            for kind, fields in (*result.changes, *result.traced):
+                self._observer.emit(kind, **fields)
+            self.changelog.add(entry.index, result.changes)
         return result
 
     def _applied(self, entry: Entry) -> Result:

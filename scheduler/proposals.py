@@ -33,7 +33,7 @@ TIMEOUT_S_MAX = 60.0
 """Longest that a forwarded call may wait here."""
 
 #: Codes after which another try, perhaps at another replica, is right.
-TRY_AGAIN = frozenset({"not-leader", "no-quorum", "proposal-dropped", "peer-unreachable"})
+TRY_AGAIN = frozenset({"not-leader", "no-quorum", "proposal-dropped", "peer-unreachable", "state-diverged"})
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from raft.errors import SkerryError
 from raft.quorum import majority
-from raft.status import LEARNER
+from raft.status import LEARNER, Standing
 from scheduler.proposals import Peers
 
 ROW = "row"
@@ -51,6 +51,8 @@ class Row(Struct, frozen=True, array_like=True):
     """What people should know now, "" when nothing is wrong."""
     halves: tuple[tuple[str, ...], ...] = ()
     """The voters as this replica knows them; while the configuration is joint the new ones and the old ones."""
+    standing: str = Standing.OK.value
+    """What the comparison of the replicas' states says of this one's."""
 
 
 class Verdict(Struct, frozen=True):
@@ -150,9 +152,13 @@ def verdict(rows: Sequence[Row]) -> Verdict:
     if leader is None or survives < 0:
         why = _unhealthy(rows, halves, leader.id if leader else None, following)
         return Verdict(False, 0, leader.id if leader else None, term, why)
+    if leader.standing == Standing.SPLIT:
+        return Verdict(False, 0, leader.id, term, "the replicas' states differ, no majority agrees: writes are halted")
     summary = f"healthy; survives {survives} more {'loss' if survives == 1 else 'losses'}"
     if learners := [row.id for row in rows if row.role == LEARNER]:
         summary += f"; learning, without a vote: {', '.join(learners)}"
+    if wrong := [row.id for row in rows if row.standing == Standing.DIVERGED]:
+        summary += f"; fetching its state anew: {', '.join(wrong)}"
     if silent := _silent(rows):
         summary += f"; not reached: {', '.join(silent)}"
     return Verdict(True, survives, leader.id, term, summary)

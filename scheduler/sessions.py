@@ -102,6 +102,7 @@ class Sessions:
         self._open = 0
         self._seen_index = 0
         self._stopping = False
+        self._suspended = ""
 
     def sockets(self) -> dict[str, OnKnock]:
         """For the links listener."""
@@ -128,21 +129,32 @@ class Sessions:
         self._seen_index = index
 
     async def close(self) -> None:
-        """Send every agent elsewhere."""
+        """Send every agent elsewhere: the replica stops."""
         self._stopping = True
+        await self._end_all("stopping")
+
+    async def suspend(self, why: str) -> None:
+        """Send every agent elsewhere, and admit none until `resume`."""
+        self._suspended = why
+        await self._end_all(why)
+
+    async def _end_all(self, why: str) -> None:
         try:
             async with asyncio.timeout(GOODBYE_S):
-                await asyncio.gather(*(session.end("stopping") for session in self._by_node.values()))
+                await asyncio.gather(*(session.end(why) for session in self._by_node.values()))
         except TimeoutError:
             pass
+
+    def resume(self) -> None:
+        """Admit agents again."""
+        self._suspended = ""
 
     # --- one connection -------------------------------------------------------------------------
 
     async def _handle(self, knock: Knock) -> Answer | None:
         try:
             self._authorize(knock.header("Authorization"))
-            if self._stopping or self._open >= self._sessions_max:
-                raise SessionDenied("overloaded", f"replica {self._replica} takes no more agents", "dial another one")
+            self._admits(more=0)
         except SkerryError as error:
             return self._refused(error)
         self._open += 1
@@ -158,10 +170,18 @@ class Sessions:
             self._open -= 1
         return None
 
+    def _admits(self, more: int = 1) -> None:
+        """Raises SessionDenied unless this replica takes `more` agents now."""
+        if self._suspended:
+            raise SessionDenied("state-diverged", f"replica {self._replica}: {self._suspended}", "dial another one")
+        if self._stopping or self._open + more > self._sessions_max:
+            raise SessionDenied("overloaded", f"replica {self._replica} takes no more agents", "dial another one")
+
     async def _talk(self, wire: SessionWire) -> None:
         try:
             hello = await self._hello(wire)
             await self._register(hello)
+            self._admits(more=0)
         except SkerryError as error:
             self._log.warning("an agent was not admitted", node=wire.peer, code=error.code, why=error.message)
             await wire.refuse(error.code, error.message, error.hint)

@@ -63,6 +63,10 @@ class Nothing:
         """No bytes."""
         return iter(())
 
+    def digest(self) -> str:
+        """Always the same."""
+        return "0:0"
+
     def release(self) -> None:
         """Nothing was held."""
 

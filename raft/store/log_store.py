@@ -46,6 +46,7 @@ FRAME_OVERHEAD_BYTES = FRAME_HEADER_BYTES + 128
 """At most what a frame adds to its entries: header, hard state, padding."""
 _RESERVE_SHARE = 64
 _RESERVE_BYTES_MIN = 4096
+_DIVERGED_NAME = "state-diverged"
 
 
 class RecoveredLog(Struct, frozen=True):
@@ -67,6 +68,7 @@ class LogStore:
         recovered: hard state, snapshot and entries found at opening.
         snapshots: the snapshot files.
         hard_state, last_index, last_term: as of the last durable frame.
+        diverged: the state in the snapshots is not to be used, only log and vote are (see `mark_diverged`).
         full: the last attempt to make room failed for lack of space.
         torn_bytes: how much of a torn frame was cut at opening.
         frames, bytes_written: counters since opening.
@@ -92,6 +94,7 @@ class LogStore:
         self.hard_state = found.hard_state
         self.last_index, self.last_term = _end(joined)
         self.torn_bytes = found.torn_bytes
+        self.diverged = _DIVERGED_NAME in disk.names()
         self.full = False
         self.frames = 0
         self.bytes_written = 0
@@ -240,6 +243,17 @@ class LogStore:
             removed += 1
         self._disk.sync_directory()
         return removed
+
+    def mark_diverged(self, diverged: bool) -> None:
+        """Note durably that the snapshots' state is wrong, or that it has been replaced.  Blocks; raises OSError."""
+        if diverged:
+            file = self._disk.open(_DIVERGED_NAME, create=True)
+            file.sync()
+            file.close()
+        elif _DIVERGED_NAME in self._disk.names():
+            self._disk.remove(_DIVERGED_NAME)
+        self._disk.sync_directory()
+        self.diverged = diverged
 
     def _unneeded(self, upto: int) -> int | None:
         """The oldest segment, if it holds nothing behind `upto`, nor the last frame: that has term and vote."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.http import Call
+from raft.status import Standing
 from scheduler.api.services import Services
 from scheduler.errors import NotReady
 from scheduler.roster import Row
@@ -34,6 +35,8 @@ def unready(row: Row) -> str:
     """Why a replica is not ready; "" when it is."""
     if row.leader is None:
         return f"{row.id} knows no leader"
+    if row.standing == Standing.DIVERGED:
+        return f"the state of {row.id} is being fetched anew"
     if row.commit_index == 0:
         return f"{row.id} has applied nothing yet"
     if row.applied_index < row.commit_index:

@@ -47,6 +47,7 @@ class Services:
         state: replicated state, read-only here.
         door: proposals and barriers.
         wall_ms: Unix milliseconds.
+        usable: raises StateDiverged while the state here is not to be used.
     """
 
     def __init__(
@@ -61,8 +62,10 @@ class Services:
         trace: Trace,
         leader: Leader,
         wall_ms: Callable[[], int],
+        usable: Callable[[], None],
     ) -> None:
         self.node = node
+        self.usable = usable
         self.state = state
         self.door = door
         self.roster = roster

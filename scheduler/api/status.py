@@ -36,7 +36,7 @@ class Status:
             "leader": found.leader,
             "term": found.term,
             "answered_by": self._services.node,
-            "alerts": [row.alert for row in rows if row.alert],
+            "alerts": list(dict.fromkeys(line for row in rows for line in row.alert.splitlines())),
             "replicas": [_row(row) for row in rows],
             "nodes": nodes,
         }
@@ -51,4 +51,5 @@ def _row(row: Row) -> dict[str, Any]:
         "commit_index": row.commit_index,
         "applied_index": row.applied_index,
         "digest": row.digest,
+        "state": row.standing,
     }

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from cluster.errors import BadRequest
 from cluster.http import Api, Call, HttpLimits, Route
 from cluster.metrics import CONTENT_TYPE, Metrics
@@ -17,7 +19,7 @@ from cluster.network import Answer, ListenLimits
 from cluster.problems import STATUSES, problem_answer, problem_of
 from cluster.security import Authority, Scope
 from cluster.settings import Config
-from raft.errors import NoQuorum, OutcomeUnknown, SkerryError
+from raft.errors import NoQuorum, OutcomeUnknown, SkerryError, StateDiverged
 from scheduler.api.events import Events, EventsQuery
 from scheduler.api.explain import Explain
 from scheduler.api.jobs import Acknowledged, Jobs, StopCall, SubmitCall
@@ -57,6 +59,7 @@ SCHEDULER_STATUSES: dict[str, int] = {
 
 _READ = (NoQuorum,)
 _WRITE = (NoQuorum, OutcomeUnknown, BadRequest)
+_WITHOUT_STATE = ("/v1/status", "/v1/trace", "/v1/trace/{file}", "/metrics", "/healthz", "/readyz")
 _PING = {"v": 1, "ok": True}
 
 
@@ -66,7 +69,22 @@ def problem(error: SkerryError, leader: str | None = None) -> Answer:
 
 
 def routes(services: Services, events: Events, metrics: Metrics, trace: TraceFiles) -> list[Route]:
-    """The table."""
+    """The table; what reads or changes the state is refused while the state here is not to be used."""
+    table = _table(services, events, metrics, trace)
+    return [route if route.path in _WITHOUT_STATE else _guarded(route, services.usable) for route in table]
+
+
+def _guarded(route: Route, usable: Callable[[], None]) -> Route:
+    handler = route.handler
+
+    async def guarded(call: Call) -> Any:
+        usable()
+        return await handler(call)
+
+    return replace(route, handler=guarded, errors=(*route.errors, StateDiverged))
+
+
+def _table(services: Services, events: Events, metrics: Metrics, trace: TraceFiles) -> list[Route]:
     jobs, nodes = Jobs(services), Nodes(services)
     read: dict[str, Any] = {"query": ReadQuery, "returns": dict[str, Any], "errors": _READ}
     change: dict[str, Any] = {"scope": Scope.SUBMIT, "returns": Acknowledged}

@@ -28,6 +28,7 @@ from scheduler.state.paged import PAGE_BYTES_MAX, Page, unpacked
 from scheduler.state.rebuild import rebuild
 
 FORMAT: Final = 1
+"""Of the stream, and of what the digest is over: whatever changes the bytes of a page is another format."""
 CHUNK_BYTES: Final = 256 << 10
 _LENGTH_BYTES: Final = 4
 _FRAME_BYTES_MAX: Final = PAGE_BYTES_MAX
@@ -62,13 +63,22 @@ class FrozenState:
         self.index = index
         self.term = term
         self._sections: Sections = tuple((name, section.freeze()) for name, section in books.sections().items())
-        self._digest: str | None = None
+        self._sum: str | None = None
 
     def digest(self) -> str:
-        """32 hexadecimal digits over everything replicated."""
-        if self._digest is None:
-            self._digest = _digest(self.index, self.term, self._sections)
-        return self._digest
+        """How it was worked out, a colon, and 32 hexadecimal digits over everything replicated.
+
+        States are compared between replicas whose programs cut and encode them in the same way, and only between those.
+        """
+        way = blake2b(f"{FORMAT}".encode(), digest_size=4)
+        for name, _ in self._sections:
+            way.update(f"/{name}".encode())
+        return f"{way.hexdigest()}:{self._summed()}"
+
+    def _summed(self) -> str:
+        if self._sum is None:
+            self._sum = _digest(self.index, self.term, self._sections)
+        return self._sum
 
     def chunks(self) -> Iterator[bytes]:
         """The stream, about `CHUNK_BYTES` at a time; a page's work at a time between two chunks."""
@@ -92,7 +102,7 @@ class FrozenState:
         for _, pages in self._sections:
             for page in pages:
                 yield encode([page.packed()])
-        yield encode(Tail(self.digest()))
+        yield encode(Tail(self._summed()))
 
 
 def thaw(index: int, term: int, chunks: Iterable[bytes]) -> Books:

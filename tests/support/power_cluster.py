@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from heapq import heappop, heappush
 from random import Random
+from zlib import crc32
 
 import msgspec
 
@@ -180,6 +181,9 @@ class Frozen:
 
     def chunks(self) -> Iterator[bytes]:
         yield msgspec.msgpack.encode(self._applied)
+
+    def digest(self) -> str:
+        return f"0:{crc32(msgspec.msgpack.encode(self._applied)):08x}"
 
     def release(self) -> None:
         pass

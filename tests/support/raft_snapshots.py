@@ -54,11 +54,15 @@ class FrozenLedger:
     """Different bytes on every replica, of a length that depends on the state."""
 
     def __init__(self, name: str, index: int, digest: int) -> None:
+        self._digest = digest
         self._data = msgspec.msgpack.encode((name, index, digest, name.encode() * (digest % 400)))
 
     def chunks(self) -> Iterator[bytes]:
         for start in range(0, len(self._data), 33):
             yield self._data[start : start + 33]
+
+    def digest(self) -> str:
+        return f"0:{self._digest:08x}"
 
     def release(self) -> None:
         pass

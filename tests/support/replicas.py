@@ -41,7 +41,12 @@ def free_ports(count: int) -> list[int]:
 
 
 class ReplicaProcess:
-    """One replica as a process of its own; stopped, killed and started at will."""
+    """One replica as a process of its own; stopped, killed and started at will.
+
+    `before`: lines of Python that the process runs first.
+    """
+
+    before = ""
 
     def __init__(self, node: str, directory: Path, settings: dict[str, str]) -> None:
         self.node = node
@@ -55,7 +60,13 @@ class ReplicaProcess:
         environ = {key: value for key, value in os.environ.items() if not key.startswith("SKERRY_")}
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", PROGRAM, cwd=ROOT, env=environ | self.settings, stdout=log, stderr=log
+                sys.executable,
+                "-c",
+                self.before + PROGRAM,
+                cwd=ROOT,
+                env=environ | self.settings,
+                stdout=log,
+                stderr=log,
             )
 
     async def kill(self) -> None:

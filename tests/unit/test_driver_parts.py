@@ -159,7 +159,7 @@ class Machine:
 def test_slices_of_applying_adapt_to_their_cost(cost_ns: int, low: int, high: int) -> None:
     clock = Clock()
     machine = Machine(clock, cost_ns)
-    applier = Applier(machine, clock)
+    applier = Applier(machine, clock, 1 << 30)
     for first in range(1, 20_000, 1000):
         applier.add(Apply(entries(first, 1000)))
     while applier.waiting:

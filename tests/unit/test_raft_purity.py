@@ -24,6 +24,8 @@ DECIDING = [
     "log",
     "reads",
     "transfer",
+    "digests",
+    "refetch",
     "messages",
     "events",
     "effects",
