@@ -10,6 +10,7 @@ could have run is kept in the graveyard, because dropping the last reference of 
 
 from __future__ import annotations
 
+import time
 from contextvars import ContextVar
 from typing import Any, Final, Protocol
 
@@ -35,15 +36,14 @@ class LifeClock(Protocol):
         ...
 
 
-class _NoClock:
+class _RealClock:
     """The root's clock while no world runs."""
 
     ppm = 0
 
-    def now_ns(self) -> int:
-        raise RuntimeError("no simulated world is running")
-
-    wall_ns = now_ns
+    def __init__(self) -> None:
+        self.now_ns = time.monotonic_ns
+        self.wall_ns = time.time_ns
 
     def true_delay_ns(self, delay_ns: int) -> int:
         return delay_ns
@@ -73,7 +73,7 @@ class Life:
         return f"<life {self.name}{' dead' if self.dead else ''}>"
 
 
-ROOT: Final = Life("world", None, _NoClock())
+ROOT: Final = Life("world", None, _RealClock())
 """The harness: never paused, never dead, on true time."""
 
 LIFE: Final[ContextVar[Life]] = ContextVar("skerry_life", default=ROOT)

@@ -2,6 +2,9 @@
 
 Owns: the list of replacements and undoing them.
 Must not know: who calls them; production code is given its clock and dice, the libraries under it are not.
+
+A module that was imported while a world ran may have kept a replacement for good: outside of any world they tell the
+machine's time.
 """
 
 from __future__ import annotations
@@ -16,8 +19,10 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import aiohappyeyeballs.impl
+import aiohttp.connector
+from aiohttp.client_proto import ResponseHandler
 
-from chaos.sim.handles import SimTask
+from chaos.sim.handles import NUMBERS, SimTask
 from chaos.sim.lives import LIFE
 from chaos.sim.streams import SimSocket
 
@@ -40,6 +45,14 @@ def _now() -> float:
 
 def _wall() -> float:
     return LIFE.get().clock.wall_ns() / 1e9
+
+
+def _numbered(self: Any) -> int:
+    """A hash that repeats, for what libraries keep in sets and iterate."""
+    number: int | None = self.__dict__.get("_sim_number")
+    if number is None:
+        number = self.__dict__["_sim_number"] = NUMBERS.next()
+    return number
 
 
 def _sleep(seconds: float) -> None:
@@ -81,6 +94,8 @@ class Patches:
         self._set(uuid, "uuid4", self._uuid)
         self._set(uuid, "uuid1", self._uuid)
         self._set(asyncio, "Task", SimTask)  # aiohttp calls it by name on Python 3.12 and later
+        self._set(aiohttp.connector, "monotonic", _now)  # the age of names in its cache
+        self._set(ResponseHandler, "__hash__", _numbered)  # a connector keeps its connections in a set
         self._set(aiohappyeyeballs.impl, "socket", SimpleNamespace(socket=SimSocket))
 
     def undo(self) -> None:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from chaos.sim.clocks import EPOCH_NS, SimClock
 from chaos.sim.host import ProcessHost
-from chaos.sim.loop import SimLoop
 from chaos.sim.world import World
 
 SECOND = 1_000_000_000
@@ -140,10 +139,3 @@ def test_the_standard_library_sees_the_asking_machines_time_and_the_seeds_chance
 
     assert drawn(1) == drawn(1)
     assert not set(drawn(1)) & set(drawn(2))
-
-
-def test_the_loop_knows_no_time_of_its_own() -> None:
-    loop = SimLoop()
-    with pytest.raises(RuntimeError, match="no simulated world"):
-        loop.time()
-    loop.close()
