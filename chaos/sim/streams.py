@@ -189,7 +189,7 @@ class StreamEnd(EndBase, asyncio.Transport):
             self.fin_sent = True
             self.out.send(FIN, None)
         self._settle()
-        self.net.loop.call_soon(self._lost, None, context=self.context)
+        self._lose(None)
 
     def abort(self) -> None:
         """Break it now."""
@@ -198,7 +198,7 @@ class StreamEnd(EndBase, asyncio.Transport):
         self.gone = True
         self.out.send(RESET, None)
         self.life.sockets.pop(self, None)
-        self.net.loop.call_soon(self._lost, None, context=self.context)
+        self._lose(None)
 
     # -- EndBase ---------------------------------------------------------------------------------
 
@@ -211,7 +211,7 @@ class StreamEnd(EndBase, asyncio.Transport):
 
     def take_reset(self, error: OSError) -> None:
         """The connection is broken."""
-        self.net.loop.call_soon(self._lost, error, context=self.context)
+        self._lose(error)
 
     def unread(self) -> bool:
         """Whether data waits for a protocol that reads no further."""
@@ -254,6 +254,15 @@ class StreamEnd(EndBase, asyncio.Transport):
     def _resume_writing(self) -> None:
         if not self.gone:
             self.protocol.resume_writing()
+
+    def _lose(self, error: Exception | None) -> None:
+        """Tell the protocol of the end, after everything that is ready now.
+
+        In asyncio's own order what a protocol started when the connection was made runs before it hears of the end, and
+        aiohttp's server relies on that; the other orders must not take it away.
+        """
+        loop = self.net.loop
+        loop.at(loop.now + 1, self._lost, error, context=self.context)
 
     def _lost(self, error: Exception | None) -> None:
         protocol, self.protocol = self.protocol, _NOBODY
