@@ -33,7 +33,7 @@ from agents.usage import UsageBook
 from cluster.config import Loaded
 from cluster.errors import ConfigError
 from cluster.host import Host, SystemHost
-from cluster.trace import Tracer
+from cluster.trace import Tracer, lease_sample
 from raft.errors import SkerryError
 from scheduler.session import (
     PROTOCOL_VERSION,
@@ -84,7 +84,7 @@ class Agent:
         self._reconciler = Reconciler()
         self._reporter = Reporter()
         self._usage = UsageBook()
-        self._lease = lease.LeaseLog(tracer.heartbeat_sample)
+        self._lease = lease.LeaseLog(lease_sample(tracer.heartbeat_sample))
         self._logs = Logs(read_output or LogFiles(home.directory).read, self._reconciler.live_epochs)
         self._dialer = Dialer(settings.replicas, settings.token, self, tracer, host.dice, host.network)
         self._client: SandboxClient | None = None

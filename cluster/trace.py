@@ -18,6 +18,8 @@ from typing import Any, Protocol
 from cluster.clock import WallClock
 
 HEARTBEAT_SAMPLE_DEFAULT = 50
+LEASES_DENSER = 20
+"""Renewals are recorded so many times as often as heartbeats: what was promised to whom decides how a run is judged."""
 
 PROCESS_META: dict[str, Any] = {}
 """Fields that every trace file of this process opens with; filled before anything starts (deliberate bugs in force)."""
@@ -48,6 +50,11 @@ class Sink(Protocol):
     def close(self, timeout_s: float) -> None:
         """Keep what was taken, and take no more."""
         ...
+
+
+def lease_sample(heartbeat_sample: int) -> int:
+    """One in how many renewals is recorded, where one in `heartbeat_sample` heartbeats is; 0 = none."""
+    return -(-heartbeat_sample // LEASES_DENSER)
 
 
 class TokenSource(Protocol):

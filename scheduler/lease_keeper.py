@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+from cluster.trace import lease_sample
 from raft.errors import NotLeader, SkerryError
 from scheduler.commands import Command, Loss, NodeSettled, NodesLost, encode
 from scheduler.leases import MS_NS, LeaseTable, Overdue, Registered, Rules
@@ -107,8 +108,8 @@ class LeaseKeeper:
         return RenewReply(index, grants)
 
     def _tell_confirmed(self, call: RenewCall, grants: tuple[Grant, ...], waited_ns: int) -> None:
-        """Trace one round in `heartbeat_sample`, the first included: what was confirmed, and since when it waited."""
-        sample = self._trace.heartbeat_sample
+        """Trace one round in some, the first included: what was confirmed, and since when it waited."""
+        sample = lease_sample(self._trace.heartbeat_sample)
         self._confirmed_rounds += 1
         if sample < 1 or self._confirmed_rounds % sample != 1 % sample:
             return

@@ -20,7 +20,7 @@ FLUSH_MS = 250
 class Event:
     """One line of a trace; `f` holds the fields beyond the common ones."""
 
-    __slots__ = ("f", "hlc", "i", "inc", "k", "lc", "n", "t")
+    __slots__ = ("_marks", "f", "hlc", "i", "inc", "k", "lc", "n", "t")
 
     def __init__(self, hlc: int, n: str, inc: str, i: int, t: float, k: str, f: dict[str, Any], lc: int = 0) -> None:
         self.hlc = hlc
@@ -31,6 +31,14 @@ class Event:
         self.k = k
         self.f = f
         self.lc = lc
+        self._marks: list[tuple[int, str]] | None = None
+
+    @property
+    def marks(self) -> list[tuple[int, str]]:
+        """The (index, prefix hash) pairs that it tells, its end (`index`, `ph`) included; not to be changed."""
+        if self._marks is None:
+            self._marks = _marks(self.f)
+        return self._marks
 
     @property
     def ref(self) -> str:
@@ -45,7 +53,7 @@ class Event:
     def number(self, name: str) -> int:
         """A field that must be a whole number; -1 if it is not."""
         value = self.f.get(name)
-        return value if isinstance(value, int) and not isinstance(value, bool) else -1
+        return value if type(value) is int else -1
 
     def text(self, name: str) -> str:
         """A field as text; "" if absent."""
@@ -56,6 +64,18 @@ class Event:
         """A field that is an object; empty if it is not."""
         value = self.f.get(name)
         return value if isinstance(value, dict) else {}
+
+
+def _marks(fields: dict[str, Any]) -> list[tuple[int, str]]:
+    found, index, ph = fields.get("marks"), fields.get("index"), fields.get("ph")
+    pairs: list[tuple[int, str]] = []
+    if isinstance(found, list | tuple):
+        pairs = [(pair[0], pair[1]) for pair in found if len(pair) == 2 and type(pair[0]) is int]
+        if pairs and pairs[-1] == (index, ph):
+            return pairs
+    if type(index) is int and index > 0 and ph and all(at != index for at, _ in pairs):
+        pairs.append((index, str(ph)))
+    return pairs
 
 
 Life = tuple[str, str]

@@ -19,7 +19,7 @@ from chaos.trace.faults import MACHINE_DOWN, afflictions
 
 KEEP = "keep"
 SEEN = (("start", "adopt"), "exit")
-TRUE = (("began",), "ended")
+TRUE = (("began",), "emptied")
 """What beginnings and the end are called, as the sandboxer saw them and as the kernel did."""
 
 

@@ -99,6 +99,7 @@ def end_web(made: TraceMaker) -> None:
     stop = next(line for line in made.lines("run", "a1") if line["do"] == "stop")
     common = {"allocation": stop["allocation"], "attempt": stop["attempt"], "epoch": stop["epoch"], "pid": 78}
     made.emit("a1", "run", do="ended", code=None, signal=15, **common)
+    made.emit("a1", "run", do="emptied", **common)
     told = {"code": None, "signal": 15, "reason": "stopped", "status_known": True}
     made.emit("a1", "run", do="exit", exit=told, **common)
 
@@ -125,6 +126,8 @@ def _kernel_truth(made: TraceMaker) -> None:
         elif line["do"] == "exit":
             how = {name: line["exit"][name] for name in ("code", "signal")}
             truth = made.insert("a1", "run", _before(made, line), do="ended", **how, **common)
+            truth["hlc"], truth["t"] = line["hlc"] - 2, line["t"]
+            truth = made.insert("a1", "run", _before(made, line), do="emptied", **common)
         else:
             continue
         truth["hlc"], truth["t"] = line["hlc"] - 1, line["t"]

@@ -211,7 +211,7 @@ def too_much_runs(made: TraceMaker) -> None:
 
 
 def freed_at_the_stop(made: TraceMaker) -> None:
-    made.remove(lambda line: line["k"] == "run" and line["do"] in ("ended", "exit") and line["attempt"] == 1)
+    made.remove(lambda line: line["k"] == "run" and line["do"] in ("emptied", "exit") and line["attempt"] == 1)
 
 
 def began_after_it_was_freed(made: TraceMaker) -> None:
@@ -235,7 +235,9 @@ def old_token_accepted(made: TraceMaker) -> None:
 
 def runs_on(made: TraceMaker) -> None:
     stop = last(made, "run", "a1", do="stop")
-    made.remove(lambda line: line["k"] == "run" and line["do"] in ("ended", "exit") and line["epoch"] == stop["epoch"])
+    made.remove(
+        lambda line: line["k"] == "run" and line["do"] in ("emptied", "exit") and line["epoch"] == stop["epoch"]
+    )
 
 
 def rows_kept(made: TraceMaker) -> None:

@@ -226,7 +226,7 @@ class Injector:
 
     def _tell(self, event: str, number: int, fault: Fault) -> None:
         """One event a machine that is hit itself, one for a fault of links."""
-        args: dict[str, Any] = {"amount": fault.amount}
+        args: dict[str, Any] = {"amount": fault.amount, "fault": fault.kind}
         if fault.others:
             args |= {"groups": [fault.nodes, fault.others]}
         hits_links = KINDS[fault.kind].group == "network"

@@ -125,7 +125,7 @@ class Phases:
                 stage.impair(f"{FROZEN}-{name}", both_ways([name], others), CUT)
         self._trace.emit(
             "fault", id=f"{FROZEN}:{name}", kind={"off": "kill", "paused": "pause", "cut": "isolate"}.get(how, "left"),
-            target=name, args={}, by={"rule": "simulator"},
+            target=name, args={"fault": "power-agent"} if how == "off" else {}, by={"rule": "simulator"},
         )  # fmt: skip
 
     def _thaw(self, name: str, how: str) -> None:

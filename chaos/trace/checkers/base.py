@@ -83,6 +83,8 @@ class Rule:
     nothing: ClassVar[str]
     """What was missing when nothing could be checked."""
     kinds: ClassVar[tuple[str, ...]] = ()
+    types: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """Of these kinds only the events of these types are taken (`send` and `recv`: most of a trace)."""
 
     def __init_subclass__(cls) -> None:
         cls.kinds = tuple(name[3:] for name in sorted(dir(cls)) if name.startswith("on_"))
@@ -120,14 +122,11 @@ class Watch:
 
     def __init__(self, rules: Iterable[type[Rule]]) -> None:
         self.rules = [rule() for rule in rules]
-        self._handlers = _handlers(self.rules)
+        self._handlers = _Handlers(self.rules)
 
     def feed(self, event: Event) -> tuple[Finding, ...]:
         """Take the next event; the rules that are violated now."""
-        handlers = self._handlers.get(event.k)
-        if handlers is None:
-            return ()
-        for handler in handlers:
+        for handler in self._handlers.of(event):
             handler(event)
         return tuple(rule.finding() for rule in self.rules if rule.verdict.violations)
 
@@ -135,18 +134,39 @@ class Watch:
 def walk(trace: Trace, rules: Sequence[type[Rule]]) -> tuple[Finding, ...]:
     """One pass over the events for all rules; their findings in order."""
     made = [rule() for rule in rules]
-    handlers = _handlers(made)
-    for event in trace.kind(*handlers):
-        for handler in handlers[event.k]:
+    handlers = _Handlers(made)
+    for event in trace.kind(*handlers.kinds):
+        for handler in handlers.of(event):
             handler(event)
     for rule in made:
         rule.finish(trace)
     return tuple(rule.finding() for rule in made)
 
 
-def _handlers(rules: Sequence[Rule]) -> dict[str, list[Handler]]:
-    found: dict[str, list[Handler]] = {}
-    for rule in rules:
-        for kind in rule.kinds:
-            found.setdefault(kind, []).append(getattr(rule, f"on_{kind}"))
-    return found
+class _Handlers:
+    """Who takes which events."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._any: dict[str, list[Handler]] = {}
+        self._typed: dict[str, dict[str, list[Handler]]] = {}
+        for rule in rules:
+            for kind in rule.kinds:
+                handler = getattr(rule, f"on_{kind}")
+                if kind in rule.types:
+                    for type_ in rule.types[kind]:
+                        self._typed.setdefault(kind, {}).setdefault(type_, []).append(handler)
+                else:
+                    self._any.setdefault(kind, []).append(handler)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds that anybody takes."""
+        return tuple(dict.fromkeys((*self._any, *self._typed)))
+
+    def of(self, event: Event) -> Sequence[Handler]:
+        """Who takes this event."""
+        typed = self._typed.get(event.k)
+        if typed is None:
+            return self._any.get(event.k, ())
+        found = typed.get(event.f.get("type", ""), ())
+        return (*self._any[event.k], *found) if event.k in self._any else found

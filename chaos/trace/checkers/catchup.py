@@ -21,6 +21,7 @@ class BoundedCatchUp(Rule):
 
     name = "bounded-catch-up"
     nothing = "no follower refused an Append"
+    types = {"recv": ("append-reply",)}  # noqa: RUF012
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,8 +35,6 @@ class BoundedCatchUp(Rule):
 
     def on_recv(self, event: Event) -> None:
         """Perhaps a refusal."""
-        if event.f.get("type") != "append-reply":
-            return
         key = ((event.n, event.inc), event.number("term"), event.text("fr"))
         if event.f.get("accepted") is not False:
             self._guesses.pop(key, None)

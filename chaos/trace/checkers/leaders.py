@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 
 from chaos.trace.checkers.base import Rule
-from chaos.trace.checkers.marks import HeldLogs, marks
+from chaos.trace.checkers.marks import HeldLogs
 from chaos.trace.checkers.members import Rosters
 from chaos.trace.events import Event, Life, Trace
 
@@ -76,7 +76,7 @@ class LeaderCompleteness(Rule):
 
     def on_commit(self, event: Event) -> None:
         """Something is committed."""
-        for index, ph in marks(event):
+        for index, ph in event.marks:
             self._chain.setdefault(index, (ph, event))
         term = event.number("term")
         known = self._highest.get(term)
@@ -132,6 +132,7 @@ class PreVoteQuorum(Rule):
 
     name = "no-healthy-leader-deposed"
     nothing = "nobody stood for election"
+    types = {"recv": ("vote-reply", "timeout-now")}  # noqa: RUF012
 
     def __init__(self) -> None:
         super().__init__()
@@ -182,6 +183,7 @@ class StickyVoters(Rule):
 
     name = "sticky-voters"
     nothing = "nobody who tells its election timeout would have voted for another"
+    types = {"recv": ("append",), "send": ("vote-reply",)}  # noqa: RUF012
     MARGIN = 0.5
     """Of the timeout: the replica's clock may run fast."""
     TAKEN_S = 0.02
@@ -202,13 +204,12 @@ class StickyVoters(Rule):
         self._role[event.n, event.inc] = event
 
     def on_recv(self, event: Event) -> None:
-        """Perhaps a leader is heard."""
-        if event.f.get("type") == "append":
-            self._heard.setdefault((event.n, event.inc), deque(maxlen=16)).append(event)
+        """A leader is heard."""
+        self._heard.setdefault((event.n, event.inc), deque(maxlen=16)).append(event)
 
     def on_send(self, event: Event) -> None:
         """Perhaps a trial vote is granted; a granted vote looks the same, but its term is the candidate's already."""
-        if event.f.get("type") != "vote-reply" or not (event.f.get("granted") is event.f.get("pre") is True):
+        if not (event.f.get("granted") is event.f.get("pre") is True):
             return
         life = (event.n, event.inc)
         patience_s, role = self._timeout_s.get(life, 0.0), self._role.get(life)

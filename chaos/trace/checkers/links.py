@@ -24,11 +24,14 @@ def full_cuts(trace: Trace) -> list[tuple[Event, Event | None]]:
 def link_cut_silent(trace: Trace) -> Finding:
     """Between fault and heal not one byte is forwarded, and no message sent after the cut arrives before the heal."""
     verdict = Verdict("link-cut-silent")
+    cuts = full_cuts(trace)
+    if not cuts:
+        return verdict.finding("no link was cut")
     received = {event.text("m"): event for event in trace.kind("recv")}
     sent: dict[tuple[str, str], list[Event]] = {}
     for event in trace.kind("send"):
         sent.setdefault((event.n, event.text("to")), []).append(event)
-    for fault, heal in full_cuts(trace):
+    for fault, heal in cuts:
         if heal is None:
             verdict.unknown(f"the heal of {fault.text('target')} is not in the trace")
             continue

@@ -9,7 +9,7 @@ hashes at an index mean equal logs up to it.
 from __future__ import annotations
 
 from chaos.trace.checkers.base import Rule
-from chaos.trace.checkers.marks import HeldLogs, marks
+from chaos.trace.checkers.marks import HeldLogs
 from chaos.trace.checkers.snapshots import INSTALL, WRITE
 from chaos.trace.events import Event, Life, Trace
 
@@ -35,7 +35,7 @@ class LogMatching(Rule):
         """A log is committed up to there."""
         self._end(event)
         chain = self._chain
-        for index, ph in marks(event):
+        for index, ph in event.marks:
             known = chain.get(index)
             if known is None:
                 chain[index] = (ph, event)
@@ -48,7 +48,7 @@ class LogMatching(Rule):
 
     def on_apply(self, event: Event) -> None:
         """What is applied is what was committed."""
-        for index, ph in marks(event):
+        for index, ph in event.marks:
             self._committed(index, ph, event)
 
     def on_disk(self, event: Event) -> None:
@@ -172,7 +172,7 @@ class CommittedKept(Rule):
 
     def on_commit(self, event: Event) -> None:
         """Something is committed."""
-        for index, ph in marks(event):
+        for index, ph in event.marks:
             self._committed.setdefault(index, (ph, event))
 
     def on_store(self, event: Event) -> None:
@@ -183,7 +183,7 @@ class CommittedKept(Rule):
         """Entries are durable, and replace what stood there."""
         replaced = self._logs.append(event)
         if replaced:
-            self._gone(event, replaced, dict(marks(event)))
+            self._gone(event, replaced, dict(event.marks))
 
     def _gone(self, event: Event, replaced: list[tuple[int, str, Event]], now: dict[int, str]) -> None:
         for index, ph, before in replaced:

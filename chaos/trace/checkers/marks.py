@@ -1,6 +1,6 @@
 """Rolling hashes of logs: equal hashes at an index mean equal logs up to it.
 
-Owns: reading the marks of `append`, `commit` and `apply`, and what each store held durably over time.
+Owns: what each store held durably over time, by the marks of its `append` events.
 Must not know: any invariant.
 """
 
@@ -10,21 +10,6 @@ from collections.abc import Iterator
 
 from chaos.trace.checkers.members import Rosters
 from chaos.trace.events import Event
-
-
-def marks(event: Event) -> list[tuple[int, str]]:
-    """The (index, prefix hash) pairs of an event, its end included."""
-    found = event.f.get("marks")
-    index, ph = event.f.get("index"), event.f.get("ph")
-    if isinstance(found, list | tuple) and found:
-        pairs = [(pair[0], pair[1]) for pair in found if len(pair) == 2 and type(pair[0]) is int]
-        if pairs and pairs[-1] == (index, ph):
-            return pairs
-    else:
-        pairs = []
-    if type(index) is int and index > 0 and ph and all(at != index for at, _ in pairs):
-        pairs.append((index, str(ph)))
-    return pairs
 
 
 class HeldLogs:
@@ -43,7 +28,7 @@ class HeldLogs:
         """Entries are durable; the marks at and behind the first of them, which stood until now."""
         mine = self._of(event)
         replaced = self._cut(mine, event.number("first"))
-        mine += [(index, ph, event) for index, ph in sorted(marks(event))]
+        mine += [(index, ph, event) for index, ph in sorted(event.marks)]
         return replaced
 
     def last(self, event: Event) -> int:

@@ -3,8 +3,8 @@
 Owns: capacity as processes take it, capacity freed by exits alone, statuses in order, exits as they were, effects by
 token, nothing left running.  Must not know: leases, or how nodes run anything.
 
-Where a simulated kernel tells its own truth (`run` do=began and do=ended), that counts; elsewhere what the sandboxer
-saw (do=start and do=exit).
+Where a simulated kernel tells its own truth, that counts (`run` do=began, do=ended of the main process, do=emptied of
+the last); elsewhere what the sandboxer saw (do=start and do=exit).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def attempt_of(event: Event) -> Attempt:
 def truth(trace: Trace) -> tuple[str, str]:
     """(what a beginning is called, what an end is called) by whoever knows best in this trace."""
     told = any(event.f.get("do") == "began" for event in trace.kind("run"))
-    return ("began", "ended") if told else ("start", "exit")
+    return ("began", "emptied") if told else ("start", "exit")
 
 
 def capacity_on_nodes(trace: Trace) -> Finding:
@@ -244,6 +244,8 @@ LEASE_S = 10.0
 """The default, where no lease tells its length."""
 SETTLES_S = 5.0
 """Beyond two leases: an election, the stop grace, reports and their commits."""
+SETTLED = "settles: holds"
+"""A simulated run says so when nothing is on its way any more: then there is nothing to wait for."""
 
 
 def no_orphan(trace: Trace) -> Finding:
@@ -255,8 +257,10 @@ def no_orphan(trace: Trace) -> Finding:
     last_s = max((event.t for event in trace.kind("apply", "run", "role")), default=0.0)
     leases_ms = [event.number("lease_ms") for event in trace.kind("lease")]
     settled_s = last_s - 2 * (max(leases_ms, default=0) / 1000 or LEASE_S) - SETTLES_S
-    if healed_s > settled_s:
+    settled = any(event.text("text") == SETTLED for event in trace.kind("note"))
+    if healed_s > settled_s and not settled:
         return verdict.finding("the trace ends before the grace after the last heal is over")
+    settled_s = last_s if settled else settled_s
     sick = {node for each in found if each.heal is None for node in each.nodes}
     over, running = _Over(), dict[Attempt, Event]()
     begin, end = trace.derive(truth)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from chaos.trace.checkers.base import Finding, Rule, Verdict
-from chaos.trace.checkers.marks import marks
 from chaos.trace.checkers.members import Roster, Rosters
 from chaos.trace.events import FLUSH_MS, Event, Life, Trace
 from chaos.trace.faults import Affliction, afflictions
@@ -28,7 +27,7 @@ class _Durable:
 
     def take(self, event: Event) -> None:
         """It appended, or installed a snapshot."""
-        found = marks(event)
+        found = event.marks
         self._pairs.update(found)
         self._known.update([index for index, _ in found])
         if event.number("first") > self.top + 1 and event.number("snapshot") < 0:

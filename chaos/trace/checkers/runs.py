@@ -137,7 +137,7 @@ def fencing(trace: Trace) -> Finding:
             elif event.f.get("do") in GIVEN:
                 without_lease.pop(event.n, None)
             continue
-        if event.f.get("do") in ("began", "ended"):
+        if event.f.get("do") in ("began", "ended", "emptied", "harmed"):
             continue  # the kernel's word about what the node tells itself
         key = (event.n, event.text("allocation"))
         if event.f.get("do") == "start":
