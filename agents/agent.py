@@ -278,6 +278,7 @@ async def connect_sandboxer(settings: AgentSettings, tracer: Tracer) -> SandboxC
         cgroup_root=settings.cgroup_root or None,
         cgroups=settings.cgroups,
         bridge_subnet=settings.bridge_subnet,
+        users=settings.workload_users,
         trace_dir=str(settings.trace_directory.absolute()) if settings.trace_directory else None,
     )
     return await SandboxClient.connect(settings.directory, start_if_absent=True, options=options, clocks=tracer)

@@ -72,7 +72,7 @@ class SandboxerHello(Struct, frozen=True):
     node: str
     cluster: str
     isolation: str
-    """``cgroup-hybrid + pid,mount,uts,ipc namespaces + seccomp + network bridge`` … or ``degraded``."""
+    """``cgroup-hybrid + pid,mount,uts,ipc,user namespaces + seccomp + network bridge`` … or ``degraded``."""
     isolation_why: str
     sequence: int
 

@@ -38,6 +38,8 @@ class SandboxerOptions(Struct, frozen=True, kw_only=True):
     """auto | v1 | hybrid | v2 | none."""
     bridge_subnet: str = ""
     """Of workloads with a bridge network, such as ``10.200.4.0/22``; empty = one that is free."""
+    users: str = ""
+    """That workloads are outside their user namespaces: ``FIRST:COUNT``, or ``off``; empty = ones that are unused."""
     trace_dir: str | None = None
     output_bytes_max: int = 8 << 20
     """Bytes on disk an output stream may take before its oldest part is punched out."""
@@ -96,6 +98,8 @@ def launch(directory: Path, options: SandboxerOptions) -> str:
         command += ["--cgroup-root", options.cgroup_root]
     if options.bridge_subnet:
         command += ["--bridge-subnet", options.bridge_subnet]
+    if options.users:
+        command += ["--users", options.users]
     if options.trace_dir:
         command += ["--trace-dir", str(Path(options.trace_dir).resolve())]
     if options.revision:

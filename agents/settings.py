@@ -35,6 +35,7 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
     cgroup_root: str = ""
     cgroups: str = "auto"
     bridge_subnet: str = ""
+    workload_users: str = ""
     stop_workloads_on_exit: bool = False
     heartbeat_s: float = 1.0
     confirm_timeout_s: float = 0.0
@@ -72,6 +73,7 @@ def settings_from(loaded: Loaded) -> AgentSettings:
         cgroup_root=agent.sandbox_root,
         cgroups=agent.cgroups,
         bridge_subnet=agent.bridge_subnet,
+        workload_users=agent.workload_users,
         stop_workloads_on_exit=agent.stop_workloads_on_exit,
         heartbeat_s=agent.heartbeat_ms / 1000,
         confirm_timeout_s=agent.confirm_timeout_ms / 1000,

@@ -26,12 +26,14 @@ CLUSTER_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$"
 _PORT = r"([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 ADDRESS_PATTERN = rf"^((\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*):{_PORT})?$"
 SUBNET_PATTERN = r"^([0-9]{1,3}(\.[0-9]{1,3}){3}/([89]|1[0-9]|2[0-8]))?$"
+USERS_PATTERN = r"^(off|[0-9]{1,10}:[0-9]{1,10})?$"
 
 Id = Annotated[str, Meta(pattern=ID_PATTERN, extra={"form": "a letter, then up to 30 of a-z, 0-9 and -"})]
 Address = Annotated[str, Meta(pattern=ADDRESS_PATTERN, extra={"form": "host:port, such as 127.0.0.1:7101"})]
 Token = Annotated[str, Meta(pattern=TOKEN_PATTERN, extra={"form": "8 to 512 printable characters without spaces"})]
-
 Subnet = Annotated[str, Meta(pattern=SUBNET_PATTERN, extra={"form": "an IPv4 network, /8 to /28"})]
+
+Users = Annotated[str, Meta(pattern=USERS_PATTERN, extra={"form": "FIRST:COUNT, such as 1879048192:65536, or off"})]
 
 
 class _Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -91,6 +93,9 @@ class AgentSection(_Section, frozen=True):
     ] = "auto"
     bridge_subnet: Annotated[
         Subnet, Meta(description="addresses of workloads with a bridge network; empty = a free /22 of 10.192.0.0/10")
+    ] = ""
+    workload_users: Annotated[
+        Users, Meta(description="users that root's workloads are outside their user namespaces; empty = unused ones")
     ] = ""
     stop_workloads_on_exit: Annotated[
         bool, Meta(description="stop all workloads and the sandboxer when the agent ends in order")

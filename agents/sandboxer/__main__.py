@@ -57,6 +57,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--cgroup-root", default="", help="parent of the node's cgroups in each hierarchy")
     parser.add_argument("--cgroups", choices=detect.KINDS, default="auto")
     parser.add_argument("--bridge-subnet", default="", help="of workloads with a bridge network; default: a free one")
+    parser.add_argument(
+        "--users", default="", help="that workloads are outside, FIRST:COUNT, or off; default: unused ones"
+    )
     parser.add_argument("--trace-dir", default="")
     parser.add_argument("--output-bytes-max", type=int, default=8 << 20)
     parser.add_argument("--revision", default="")
@@ -102,7 +105,7 @@ class Sandboxer:
         if contents.damaged:
             _log(f"{contents.damaged} records of the journal are damaged; it is kept as {journal_path}.damaged")
         tree = detect.tree_name(options.cgroup_root, options.cluster, options.node)
-        self._isolation = isolation.find(options.cgroups, tree, self._directory)
+        self._isolation = isolation.find(options.cgroups, tree, self._directory, options.users)
         linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
         recall = adoption.recover(self._isolation.backend, contents.records, LINUX)
         journal_file.rewrite(journal_path, recall.records, keep_damaged=bool(contents.damaged))
@@ -150,6 +153,7 @@ class Sandboxer:
             kernel=LINUX,
             spawner=Spawner(self._isolation.means),
             environment={"SKERRY_NODE": options.node, "SKERRY_CLUSTER": options.cluster},
+            users=self._isolation.users,
             recall=recall,
             say=self._desk.say,
         )
@@ -205,6 +209,8 @@ class Sandboxer:
             except OSError as error:
                 _log(f"the bridge could not be removed: {error}")
                 self._status = 1
+        if finish.clean and self._isolation.users is not None:
+            self._isolation.users.close()
         self._journal.close()
         self._server.stop_listening()
         for caller in finish.callers:

@@ -48,6 +48,8 @@ class Found:
     init_pidfd: int = -1
     network: dict[str, Any] | None = None
     """Its address and published ports, where it has its own."""
+    user: int = 0
+    """Who it is outside its user namespace; 0 = it has none."""
 
 
 @dataclass(slots=True)
@@ -116,7 +118,7 @@ def card_of(record: dict[str, Any]) -> Card:
 
 
 def identity_bytes(card: Card, boot_id: str, processes: dict[str, Any]) -> bytes:
-    """What is written on an attempt's cgroup; `processes`: pid, ticks, init, init_ticks, t, and net."""
+    """What is written on an attempt's cgroup; `processes`: pid, ticks, init, init_ticks, t, user and net."""
     return json.dumps({"v": IDENTITY_VERSION, "boot": boot_id, **attempts.card_fields(card), **processes}).encode()
 
 
@@ -208,7 +210,9 @@ def _from_tree(
     reason = "start-failed" if waits else ""
     status = None if pidfd >= 0 else unseen
     survivor = Survivor(card, pid, unix_ms, status, oom_kills, reason, stop_ordered=stop)
-    return survivor, Found(name, pid, pidfd, init_pid if init_pidfd >= 0 else 0, init_pidfd, identity.get("net"))
+    init_pid = init_pid if init_pidfd >= 0 else 0
+    user = int(identity.get("user", 0))
+    return survivor, Found(name, pid, pidfd, init_pid, init_pidfd, identity.get("net"), user)
 
 
 def _opened(kernel: Kernel, pid: int, ticks: int, in_group: Callable[[], bool]) -> tuple[int, Verdict]:

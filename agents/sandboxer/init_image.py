@@ -65,11 +65,13 @@ def memory_file() -> int:
     return -1
 
 
-def run(image: int) -> NoReturn:
-    """Become the image; without one wait here, with every descriptor closed."""
+def run(image: int, keep: int = -1) -> NoReturn:
+    """Become the image; without one wait here, with every descriptor closed but `keep`."""
     if image >= 0:
         with contextlib.suppress(OSError):
             os.execve(image, ["skerry-init"], {})  # noqa: S606 - our own code
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    if keep >= 0:
+        os.dup2(keep, 3)
+    os.closerange(3 + (keep >= 0), os.sysconf("SC_OPEN_MAX"))
     while True:
         signal.pause()

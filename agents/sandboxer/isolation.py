@@ -9,11 +9,11 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
-from agents.sandboxer import capabilities, linux, namespaces, network, process, seccomp
+from agents.sandboxer import capabilities, linux, namespaces, network, process, seccomp, user_namespace, users
 from agents.sandboxer.cgroups import detect
 from agents.sandboxer.cgroups.base import Backend
 
-FULL: Final = "{} + pid,mount,uts,ipc namespaces + seccomp + network {}"
+FULL: Final = "{} + pid,mount,uts,ipc,user namespaces + seccomp + network {}"
 DEGRADED: Final = "degraded"
 SYS_ADMIN: Final = 21
 
@@ -28,19 +28,24 @@ class Isolation:
     """Why workloads cannot have a bridge network; empty if they can."""
     level: str
     why: str
+    users: users.Users | None
+    """Of workloads with a user namespace; None: they have none, or an ordinary user's."""
 
 
-def find(cgroups: str, tree: str, directory: str) -> Isolation:
-    """Try everything."""
+def find(cgroups: str, tree: str, directory: str, numbers: str = "") -> Isolation:
+    """Try everything.  `numbers`: the users that workloads may be (`users.parse_range`), or `users.OFF`."""
     backend, lacking = detect.choose(cgroups, tree, directory)
     ordinary = not linux.effective_capabilities() >> SYS_ADMIN & 1
     no_namespaces = namespaces.work(user_namespace=ordinary)
+    own_users, no_users = (None, "") if ordinary else _users(numbers, tree, directory, no_namespaces)
     no_drop, no_filter = capabilities.works(), seccomp.works()
     why = []
     if lacking:
         why.append(f"no cgroups ({lacking}): memory is bounded by RLIMIT_AS, CPU and pids are not bounded")
     if no_namespaces:
         why.append(f"no namespaces ({no_namespaces}): workloads see each other's processes and the node's network")
+    if no_users:
+        why.append(f"no user namespace ({no_users}): workloads are user 0 on this machine's files")
     if no_drop:
         why.append(f"capabilities stay ({no_drop})")
     if no_filter:
@@ -55,7 +60,23 @@ def find(cgroups: str, tree: str, directory: str) -> Isolation:
         capabilities=not no_drop,
         filter=None if no_filter else seccomp.filter_here(),
     )
-    return Isolation(backend, means, no_bridge, level, "; ".join(why))
+    return Isolation(backend, means, no_bridge, level, "; ".join(why), own_users)
+
+
+def _users(numbers: str, tree: str, directory: str, no_namespaces: str) -> tuple[users.Users | None, str]:
+    """The users of root's workloads, or why they cannot have any."""
+    if no_namespaces:
+        return None, "it comes after the others"
+    if numbers == users.OFF:
+        return None, "turned off by configuration"
+    try:
+        own = users.claim(users.parse_range(numbers), f"{tree} {directory}")
+    except OSError as error:
+        return None, str(error)
+    failed = user_namespace.works(own.first, directory)
+    if failed:
+        own.close()
+    return (None, failed) if failed else (own, "")
 
 
 def _no_bridge(ordinary: bool, no_namespaces: str) -> str:

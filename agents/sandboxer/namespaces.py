@@ -3,14 +3,15 @@
 Owns: entering the namespaces, the mounts inside, the user namespace of an ordinary user's workloads, and trying
 whether all of it works here.  Must not know: networks beyond an empty one, cgroups, what runs.
 
-Root needs no user namespace to make the others, and its workloads get none: they work on the host's own files, which
-a mapped root could not read.  An ordinary user gets one, in which only that user exists.
+Root needs no user namespace to make the others; its workloads get one afterwards (`user_namespace`).  An ordinary user
+gets one first, in which only that user exists.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from typing import Final
 
 from agents.sandboxer import linux
@@ -31,9 +32,9 @@ def hostname_of(allocation: str) -> str:
 def enter_user(user: int, group: int) -> None:
     """Become all-powerful over nothing: a user namespace with `user` and `group` alone.  Raises OSError."""
     linux.unshare(linux.CLONE_NEWUSER)
-    _write("/proc/self/setgroups", "deny")
-    _write("/proc/self/uid_map", f"{user} {user} 1")
-    _write("/proc/self/gid_map", f"{group} {group} 1")
+    write("/proc/self/setgroups", "deny")
+    write("/proc/self/uid_map", f"{user} {user} 1")
+    write("/proc/self/gid_map", f"{group} {group} 1")
 
 
 def enter(hostname: str, *, network: bool) -> None:
@@ -48,7 +49,7 @@ def enter(hostname: str, *, network: bool) -> None:
     linux.mount("proc", "/proc", "proc", _PRIVATE_FLAGS)
     if network:  # without capabilities it could not listen on 80
         with contextlib.suppress(OSError):
-            _write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
+            write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
     for name in _KERNEL_FILES:
         path = f"/proc/{name}"
         if os.path.exists(path):
@@ -62,6 +63,32 @@ def enter(hostname: str, *, network: bool) -> None:
         linux.mount("mqueue", MESSAGE_QUEUES, "mqueue", _PRIVATE_FLAGS)
 
 
+def cover(directory: str, own: str) -> str:
+    """Hide `directory` but for `own`, a directory below it, which keeps its path.  Raises OSError.
+
+    Called after `enter`.  The way to `own` is made open to everybody: where a directory around `directory` is
+    not, that one is covered instead, of which a user without privileges could not have seen anything.
+
+    Returns:
+        What was covered.
+    """
+    covered = closed_to_others(directory)
+    kept = os.open(own, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    linux.mount("skerry", covered, "tmpfs", _PRIVATE_FLAGS, "mode=0755,size=256k")
+    os.makedirs(own)
+    linux.mount(f"/proc/self/fd/{kept}", own, None, linux.MS_BIND)
+    os.close(kept)
+    return covered
+
+
+def closed_to_others(directory: str) -> str:
+    """The first directory on the way to `directory` that not everybody may search, or else itself."""
+    way = [directory]
+    while os.path.dirname(way[-1]) not in (way[-1], "/"):
+        way.append(os.path.dirname(way[-1]))
+    return next((path for path in reversed(way) if not os.stat(path).st_mode & stat.S_IXOTH), directory)
+
+
 def work(*, user_namespace: bool) -> str:
     """Try them all in children of this process; "" or why they cannot be had."""
     return linux.tried(lambda: _try(user_namespace))
@@ -70,13 +97,17 @@ def work(*, user_namespace: bool) -> str:
 def _try(user_namespace: bool) -> None:
     if user_namespace:
         enter_user(os.geteuid(), os.getegid())
+    before = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     linux.unshare(linux.CLONE_NEWPID)
     failed = linux.tried(lambda: enter("probe", network=True))
     if failed:
         raise OSError(failed)
+    if not user_namespace:  # there a helper makes them, and need not come back
+        linux.setns(before, linux.CLONE_NEWPID)
 
 
-def _write(path: str, text: str) -> None:
+def write(path: str, text: str) -> None:
+    """Write a file of the kernel's at once; raises OSError."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, text.encode())

@@ -1,12 +1,16 @@
 """What workloads write, bounded.
 
-Owns: the files ``stdout`` and ``stderr`` of each attempt.  Must not know: who reads them.
+Owns: the files ``stdout`` and ``stderr`` of each attempt, and its working directory ``work`` beside them.
+Must not know: who reads them.
 
 The workload holds the file itself (O_APPEND), so output goes on while the sandboxer is dead and never
 blocks on it.  When a file takes more than its share of disk, its oldest blocks are punched out:
 offsets stay valid and only grow, nothing written meanwhile is lost (as it is when a file is copied
 and truncated), and a reader finds the oldest kept byte with SEEK_DATA.  On a file system without
 holes the file is truncated instead; then a reader's offset lies beyond the end and starts again.
+
+A workload that is another user than we are owns files and working directory, not the directory that holds them: it
+cannot put a link or a pipe in the place of a file that we open.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from typing import Final
 from agents.sandboxer import linux
 
 STREAMS: Final = ("stdout", "stderr")
+WORK: Final = "work"
+TEMPORARY: Final = "tmp"
 BLOCK_BYTES: Final = 4096
 CHECK_S: Final = 0.25
 SIZE_ON_DISK_UNIT: Final = 512
@@ -28,7 +34,7 @@ class Outputs:
     """The output files of a node's attempts, below `directory`."""
 
     def __init__(self, directory: str, bytes_max: int) -> None:
-        self._directory = directory
+        self._directory = os.path.realpath(directory)
         self._bytes_max = max(bytes_max, 4 * BLOCK_BYTES)
         self._watched: dict[str, dict[str, int]] = {}
         os.makedirs(directory, exist_ok=True)
@@ -37,8 +43,25 @@ class Outputs:
         """Directory of an attempt's output."""
         return os.path.join(self._directory, name)
 
-    def open(self, name: str) -> tuple[int, int]:
-        """Open (stdout, stderr) of an attempt for its workload; the caller closes them."""
+    @property
+    def parent(self) -> str:
+        """The node's directory, which holds the outputs'."""
+        return os.path.dirname(self._directory)
+
+    def work(self, name: str) -> str:
+        """Working directory of an attempt."""
+        return os.path.join(self._directory, name, WORK)
+
+    def owners(self) -> dict[str, int]:
+        """The user of every attempt of which something is kept."""
+        found = {}
+        for name in os.listdir(self._directory):
+            with contextlib.suppress(OSError):
+                found[name] = os.stat(self.work(name), follow_symlinks=False).st_uid
+        return found
+
+    def open(self, name: str, user: int = 0) -> tuple[int, int]:
+        """Open (stdout, stderr) of an attempt for its workload, which is `user` unless 0; the caller closes them."""
         path = self.path(name)
         os.makedirs(path, mode=0o755, exist_ok=True)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -48,8 +71,26 @@ class Outputs:
         except OSError:
             os.close(first)
             raise
+        try:
+            self._furnish(name, user, first, second)
+        except OSError:
+            os.close(first)
+            os.close(second)
+            raise
         self.watch(name)
         return first, second
+
+    def _furnish(self, name: str, user: int, *files: int) -> None:
+        """Make the working directory; all is `user`'s."""
+        work = self.work(name)
+        temporary = os.path.join(work, TEMPORARY)
+        for directory in (work, temporary):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(directory, 0o700)
+        if user:
+            places: tuple[int | str, ...] = (*files, temporary, work)
+            for place in places:
+                os.chown(place, user, user)
 
     def watch(self, name: str) -> None:
         """Keep an attempt's files within bounds."""

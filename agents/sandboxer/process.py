@@ -13,6 +13,9 @@ The main process prepares itself, then waits for `Child.go`: until the sandboxer
 process ids on the cgroup nothing of the user's runs, and if the sandboxer dies first nothing
 ever does.
 
+Where the workload gets a user namespace (`user_namespace`), its init makes it and the main process completes it, as
+the last thing that it does with privileges.
+
 An ordinary user's sandboxer makes namespaces inside a user namespace, which it must not enter itself: a helper does,
 forks init and main there, and ends; both then are the sandboxer's children, since it is their subreaper.
 """
@@ -29,7 +32,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from agents.sandboxer import capabilities, init_image, linux, namespaces, network_link, seccomp
+from agents.sandboxer import capabilities, init_image, linux, namespaces, network_link, seccomp, user_namespace
+from agents.sandboxer.meeting import GO, Meeting
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 EXEC_MARK: Final = b"."
@@ -39,6 +43,11 @@ REPARENT_CHECK_S: Final = 0.0002
 FAILED_STATUS: Final = 127
 WAITING_NAME: Final = "skerry-waits"
 """Name of a main process before its exec; a new sandboxer knows by it that the program never ran."""
+STANDARD: Final = (0, 1, 2)
+NOT_ROOT_HERE: Final = (
+    "; a workload is root inside, but an unprivileged user on this machine's files:"
+    " its program, and every directory on the way to it, must be open to everybody"
+)
 _SIGNALS: Final = tuple(sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
 
 
@@ -72,6 +81,12 @@ class Plan:
     """How its own network is connected; None: not at all."""
     address_space_bytes: int = 0
     """RLIMIT_AS where no cgroup bounds memory; 0 = none."""
+    user: int = 0
+    """Who it is outside its user namespace; 0 = it has none."""
+    hidden: str = ""
+    """The node's directory, of which it sees `directory` alone; with `user`."""
+    claim: int = -1
+    """Descriptor that its init keeps open; with `user`."""
 
 
 @dataclass(slots=True)
@@ -151,17 +166,23 @@ class Spawner:
 
     def _fork(self, plan: Plan, parent: int, child: Child, main: tuple[int, int, int]) -> None:
         """Fork init, then main, into the PID namespace of children."""
-        child.init_pid = os.fork()
-        if child.init_pid == 0:
-            self._become_init(plan, parent)
-        self._fork_main(plan, parent, child, main)
+        meeting = Meeting()
+        try:
+            child.init_pid = os.fork()
+            if child.init_pid == 0:
+                self._become_init(plan, parent, meeting)
+            self._fork_main(plan, parent, child, main, meeting)
+        finally:
+            meeting.close()
 
-    def _fork_main(self, plan: Plan, parent: int, child: Child, main: tuple[int, int, int]) -> None:
+    def _fork_main(
+        self, plan: Plan, parent: int, child: Child, main: tuple[int, int, int], meeting: Meeting | None = None
+    ) -> None:
         gate_read, gate_write, report_write = main
         child.pid = os.fork()
         if child.pid == 0:
             os.close(gate_write)
-            self._become_main(plan, parent, gate_read, report_write)
+            self._become_main(plan, parent, gate_read, report_write, meeting)
 
     def _fork_in_user_namespace(self, plan: Plan, parent: int, child: Child, main: tuple[int, int, int]) -> None:
         """Have a helper enter a user namespace and fork there; its orphans come to us."""
@@ -189,20 +210,26 @@ class Spawner:
             raise OSError(f"user namespace: {said['why']}")
         child.init_pid, child.pid = said["init"], said["pid"]
 
-    def _become_init(self, plan: Plan, parent: int) -> NoReturn:
+    def _become_init(self, plan: Plan, parent: int, meeting: Meeting) -> NoReturn:
         try:
-            if plan.die_with_parent:
+            _close_all_but(self._null, self._init_image, plan.claim, meeting.as_init())
+            if plan.user:
+                user_namespace.make(meeting)
+                os.set_inheritable(plan.claim, True)
+            if plan.die_with_parent:  # after a change of user, which would undo it
                 self._die_with(parent)
             os.setsid()
             os.chdir("/")
-            for fd in (0, 1, 2):
+            for fd in STANDARD:
                 os.dup2(self._null, fd, inheritable=True)
             _default_signals()
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # orphans of the namespace reap themselves
             if self._means.capabilities:
                 capabilities.drop_all()
             linux.prctl(linux.PR_SET_DUMPABLE, 0)  # as the image is: the program may be running before it
-            init_image.run(self._init_image)
+            if meeting.hear() != GO:
+                os._exit(FAILED_STATUS)
+            init_image.run(self._init_image, plan.claim)
         finally:
             os._exit(FAILED_STATUS)
 
@@ -219,12 +246,15 @@ class Spawner:
         if stat is None or stat.parent != parent:
             os._exit(FAILED_STATUS)
 
-    def _become_main(self, plan: Plan, parent: int, gate: int, report: int) -> NoReturn:
-        step = "preparing"
+    def _become_main(self, plan: Plan, parent: int, gate: int, report: int, meeting: Meeting | None) -> NoReturn:
+        step, covered = "preparing", ""
         try:
+            if meeting is not None:
+                meeting.as_main()
             if plan.die_with_parent and not self._means.namespaces:
                 self._die_with(parent)
             os.setsid()
+            os.umask(0o022)
             step = "joining its cgroups"
             for fd in plan.join:
                 os.write(fd, b"0")
@@ -236,18 +266,23 @@ class Spawner:
                 step = "setting up its network"
                 if plan.own_network:
                     network_link.furnish(plan.wiring, outside)
+            if plan.user:
+                step = "covering the node's directory"
+                covered = namespaces.cover(plan.hidden, plan.directory)
             step = "setting limits"
             resource.setrlimit(resource.RLIMIT_NOFILE, self._files)
             resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
             if plan.address_space_bytes:
                 resource.setrlimit(resource.RLIMIT_AS, (plan.address_space_bytes, plan.address_space_bytes))
-            os.umask(0o022)
             step = "opening its files"
             os.chdir(plan.directory)
             for fd, source in ((0, self._null), (1, plan.stdout), (2, plan.stderr)):
                 os.dup2(source, fd, inheritable=True)
             _default_signals()
             linux.set_name(WAITING_NAME)
+            if meeting is not None and plan.user:
+                step = "entering its user namespace"
+                user_namespace.enter(meeting, plan.user)
             step = "giving up its privileges"
             if self._means.capabilities:
                 capabilities.drop_all()
@@ -256,11 +291,15 @@ class Spawner:
                 self._means.filter.install()
             if os.read(gate, 1) != b"g":
                 os._exit(FAILED_STATUS)
+            if meeting is not None:
+                meeting.say(GO)
             os.write(report, EXEC_MARK)
             step = f"executing {plan.command[0]!r}"
             os.execvpe(plan.command[0], plan.command, plan.env)  # noqa: S606 - what a sandboxer is for
         except BaseException as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
+            if covered and _may_be_there_for_root(step, error, plan.command[0], covered):
+                reason += NOT_ROOT_HERE
             with contextlib.suppress(OSError):
                 os.write(report, json.dumps({"why": f"{step}: {reason}"}).encode()[:REPORT_BYTES_MAX])
         finally:
@@ -293,6 +332,20 @@ def _default_signals() -> None:
         with contextlib.suppress(OSError, ValueError):
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _may_be_there_for_root(step: str, error: BaseException, program: str, covered: str) -> bool:
+    """Whether a failure to execute may be one of permission."""
+    hidden = isinstance(error, FileNotFoundError) and program.startswith(f"{covered}/")
+    return step.startswith("executing") and (isinstance(error, PermissionError) or hidden)
+
+
+def _close_all_but(*kept: int) -> None:
+    """Close every descriptor but these and the standard ones: an init that waits must not hold a socket or a gate."""
+    last = STANDARD[-1]
+    for fd in (*sorted(fd for fd in kept if fd > last), os.sysconf("SC_OPEN_MAX")):
+        os.closerange(last + 1, fd)
+        last = fd
 
 
 def _kill_and_reap(pidfd: int) -> None:

@@ -23,6 +23,7 @@ from agents.sandboxer.spec import Key, Spec
 
 if TYPE_CHECKING:
     from agents.sandboxer.surroundings import Journal, Kernel, Loop, Network, Outputs, Spawner, Tracer
+    from agents.sandboxer.users import Users
 
 EMPTY_CHECK_S: Final = 0.002
 EMPTY_CHECK_S_MAX: Final = 0.1
@@ -72,6 +73,7 @@ class Runtime:
         kernel: Kernel,
         spawner: Spawner,
         environment: dict[str, str],
+        users: Users | None,
         recall: adoption.Recall,
         say: Callable[[ev.Reply | ev.Refuse | ev.Announce | ev.Finish], None],
     ) -> None:
@@ -83,7 +85,7 @@ class Runtime:
         self._network = network
         self._tracer = tracer
         self._say = say
-        self._launcher = Launcher(backend, outputs, network, kernel, spawner, environment)
+        self._launcher = Launcher(backend, outputs, network, kernel, spawner, environment, users)
         self._handles: dict[Key, Handle] = {}
         self._events: deque[ev.Event] = deque()
         self._stepping = False
@@ -160,7 +162,7 @@ class Runtime:
             case ev.Release():
                 self._release(protocol.directory_name(*effect.key), self._loop.now_ns())
             case ev.Discard():
-                self._outputs.discard(protocol.directory_name(*effect.key))
+                self._launcher.discard(protocol.directory_name(*effect.key))
             case ev.Announce():
                 self._trace(effect)
                 self._say(effect)
@@ -254,6 +256,7 @@ class Runtime:
         handle.oom = -1 if handle.main_gone else self._backend.watch_oom(found.name)
         self._handles[key] = handle
         self._outputs.watch(found.name)
+        self._launcher.adopt(found.name, found.user)
         if found.network is not None and not handle.main_gone:
             with contextlib.suppress(OSError, KeyError, TypeError, ValueError):
                 self._network.adopt(found.name, found.network)

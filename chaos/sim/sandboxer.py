@@ -111,6 +111,7 @@ class Sandboxer:
             kernel=calls,
             spawner=calls,
             environment={"SKERRY_NODE": self.node, "SKERRY_CLUSTER": self.cluster},
+            users=None,
             recall=recall,
             say=self._desk.say,
         )
@@ -273,6 +274,8 @@ class Loop:
 class Outputs:
     """Nobody writes output; satisfies `surroundings.Outputs`.  The directory's name is the group's."""
 
+    parent = "/"
+
     def __init__(self, calls: Syscalls) -> None:
         self._calls = calls
 
@@ -280,7 +283,15 @@ class Outputs:
         """See `output.Outputs`."""
         return f"/{protocol.OUTPUT_DIRECTORY}/{name}"
 
-    def open(self, name: str) -> tuple[int, int]:
+    def work(self, name: str) -> str:
+        """See `output.Outputs`."""
+        return self.path(name)
+
+    def owners(self) -> dict[str, int]:
+        """See `output.Outputs`."""
+        return {}
+
+    def open(self, name: str, user: int) -> tuple[int, int]:
         """See `output.Outputs`."""
         return self._calls.plain(), self._calls.plain()
 

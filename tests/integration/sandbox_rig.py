@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 from agents.sandbox_client import SandboxClient, SandboxerOptions, WorkloadEvent, WorkloadRecord
+from agents.sandboxer import users
 from agents.sandboxer.cgroups import detect
 from scheduler.model import Limits, Workload
 from scheduler.session import Assignment
@@ -65,6 +66,13 @@ def trees(node: str) -> list[str]:
     return [path for mount in cgroup_mounts() if os.path.isdir(path := os.path.join(mount, name))]
 
 
+def claims(node: str) -> list[Path]:
+    """Claims on users that name the node."""
+    name = f"{detect.tree_name(None, CLUSTER, node)} "
+    directory = Path(users.CLAIMS)
+    return [path for path in directory.iterdir() if path.read_text().startswith(name)] if directory.exists() else []
+
+
 def alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
@@ -86,11 +94,16 @@ async def until(condition: Callable[[], object], what: str) -> None:
 class Rig:
     """One node's sandboxer and its client."""
 
-    def __init__(self, directory: Path, node: str, cgroups: str = "auto") -> None:
+    def __init__(self, directory: Path, node: str, cgroups: str = "auto", numbers: str = "") -> None:
         self.directory = directory
         self.node = node
         self.options = SandboxerOptions(
-            node=node, cluster=CLUSTER, cgroups=cgroups, trace_dir=str(directory / "trace"), output_bytes_max=1 << 20
+            node=node,
+            cluster=CLUSTER,
+            cgroups=cgroups,
+            users=numbers,
+            trace_dir=str(directory / "trace"),
+            output_bytes_max=1 << 20,
         )
         self.client: SandboxClient
         self._events: AsyncIterator[WorkloadEvent]
@@ -151,6 +164,7 @@ class Rig:
         await client.close()
         await until(lambda: not alive(pid), "the sandboxer ended")
         assert trees(self.node) == []
+        assert claims(self.node) == []
 
 
 def children(pid: int) -> list[int]:

@@ -120,8 +120,8 @@ async def test_a_stopped_job_ends_and_frees_its_node(small):
     assert all(amount == 0 for amount in nodes[0]["allocated"].values() if isinstance(amount, int))
 
 
-async def test_an_agent_killed_and_started_again_reports_the_exit_that_nobody_saw(small, tmp_path):
-    gate = tmp_path / "gate"
+async def test_an_agent_killed_and_started_again_reports_the_exit_that_nobody_saw(small, shared):
+    gate = shared / "gate"
     os.mkfifo(gate)
     await small.submit("waits", f"read line < {gate}; exit 23", kind="batch", restartPolicy="Never")
     running = await small.allocation("waits", lambda a: a["state"] == "running")
@@ -134,8 +134,8 @@ async def test_an_agent_killed_and_started_again_reports_the_exit_that_nobody_sa
     assert (ended["exit"]["code"], ended["attempt"]) == (23, 1)
 
 
-async def test_a_sandboxer_killed_leaves_the_job_running_and_its_end_is_known_later(small, tmp_path):
-    gate = tmp_path / "gate"
+async def test_a_sandboxer_killed_leaves_the_job_running_and_its_end_is_known_later(small, shared):
+    gate = shared / "gate"
     os.mkfifo(gate)
     await small.submit("orphan", f"read line < {gate}; exit 0", kind="batch", restartPolicy="Never")
     running = await small.allocation("orphan", lambda a: a["state"] == "running")

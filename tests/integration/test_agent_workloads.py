@@ -115,8 +115,8 @@ async def wait_for_line(replica: ReplicaHalf, text: str) -> str:
     raise AssertionError(f"{text!r} never came")
 
 
-async def test_output_is_read_followed_and_ends(node, replica, tmp_path):
-    gate = tmp_path / "gate"
+async def test_output_is_read_followed_and_ends(node, replica, shared):
+    gate = shared / "gate"
     os.mkfifo(gate)
     await order(replica, shell(f"echo one; echo two >&2; cat {gate}; printf last"))
     await replica.until(lambda: replica.state(ALLOCATION, 50) == "running")
@@ -132,8 +132,8 @@ async def test_output_is_read_followed_and_ends(node, replica, tmp_path):
     assert lines[-2:] == ["from outside", "last"]
 
 
-async def test_a_killed_agent_leaves_workloads_running_and_the_next_reports_the_right_exit(node, replica, tmp_path):
-    gate = tmp_path / "gate"
+async def test_a_killed_agent_leaves_workloads_running_and_the_next_reports_the_right_exit(node, replica, shared):
+    gate = shared / "gate"
     os.mkfifo(gate)
     replica.assignments = [
         shell(f"read line < {gate}; exit 23"),
@@ -198,8 +198,8 @@ async def test_an_agent_without_its_settings_says_which_one_is_missing(tmp_path)
     assert "agent.replicas" in agent.log
 
 
-async def test_a_killed_sandboxer_is_replaced_and_its_workloads_are_adopted(node, replica, tmp_path):
-    gate = tmp_path / "gate"
+async def test_a_killed_sandboxer_is_replaced_and_its_workloads_are_adopted(node, replica, shared):
+    gate = shared / "gate"
     os.mkfifo(gate)
     await order(replica, shell(f"read line < {gate}; exit 11"))
     await replica.until(lambda: replica.state(ALLOCATION, 50) == "running")

@@ -28,9 +28,9 @@ def waits_for(file: Path, code: int) -> tuple[str, ...]:
     return ("/bin/sh", "-c", WAIT_FOR_FILE.format(file, code))
 
 
-async def test_workloads_do_not_notice_the_death_of_an_agent(rig: Rig, tmp_path: Path) -> None:
+async def test_workloads_do_not_notice_the_death_of_an_agent(rig: Rig, shared: Path) -> None:
     incarnation = rig.client.incarnation
-    record = await rig.client.start(assignment("default/w.0", *waits_for(tmp_path / "go", 7)))
+    record = await rig.client.start(assignment("default/w.0", *waits_for(shared / "go", 7)))
     script = (
         "import asyncio, os, signal, sys\nfrom pathlib import Path\n"
         "from agents.sandbox_client import SandboxClient\n"
@@ -49,7 +49,7 @@ async def test_workloads_do_not_notice_the_death_of_an_agent(rig: Rig, tmp_path:
     await rig.connect()
     assert rig.client.incarnation == incarnation
     assert alive(record.pid)
-    (tmp_path / "go").touch()
+    (shared / "go").touch()
     ended = (await rig.exited("default/w.0")).exit
     assert ended is not None
     assert (ended.code, ended.status_known) == (7, True)
@@ -57,12 +57,12 @@ async def test_workloads_do_not_notice_the_death_of_an_agent(rig: Rig, tmp_path:
 
 @pytest.mark.parametrize("kind", ["hybrid", "v1"])
 async def test_after_its_sandboxer_is_killed_keep_runs_on_stop_dies_and_exit_status_is_right(
-    make_rig: Callable[..., Rig], tmp_path: Path, kind: str
+    make_rig: Callable[..., Rig], shared: Path, kind: str
 ) -> None:
     rig = make_rig(kind)
     await rig.connect()
     first = rig.client.incarnation
-    keep = await rig.client.start(assignment("default/keep.0", *waits_for(tmp_path / "go", 11), epoch=5))
+    keep = await rig.client.start(assignment("default/keep.0", *waits_for(shared / "go", 11), epoch=5))
     signalled = await rig.client.start(assignment("default/term.0", "sleep", "100", epoch=6))
     await rig.renew(60.0)
     strict = await rig.client.start(assignment("default/strict.0", "sleep", "100", on_disconnect="stop", epoch=7))
@@ -79,7 +79,7 @@ async def test_after_its_sandboxer_is_killed_keep_runs_on_stop_dies_and_exit_sta
     assert lost.code is None
     assert (lost.reason, lost.signal) in (("lost", None), ("signaled", 9))
     assert "default/keep.0" in (await rig.client.usage()).workloads
-    (tmp_path / "go").touch()
+    (shared / "go").touch()
     ended = (await rig.exited("default/keep.0", 5)).exit
     assert ended is not None
     assert (ended.code, ended.signal, ended.reason, ended.status_known) == (11, None, "exited", True)
@@ -90,22 +90,22 @@ async def test_after_its_sandboxer_is_killed_keep_runs_on_stop_dies_and_exit_sta
     assert not alive(signalled.pid)
 
 
-async def test_an_adopted_workload_is_still_held_to_its_memory_and_killed_whole(rig: Rig, tmp_path: Path) -> None:
-    script = f"while [ ! -e {tmp_path / 'go'} ]; do sleep 0.02; done; "
+async def test_an_adopted_workload_is_still_held_to_its_memory_and_killed_whole(rig: Rig, shared: Path) -> None:
+    script = f"while [ ! -e {shared / 'go'} ]; do sleep 0.02; done; "
     script += "python3 -c 'x=[]\nwhile 1: x.append(bytearray(1<<20))'; sleep 60"
     await rig.client.start(assignment("default/hog.0", "/bin/sh", "-c", script, memory=32 << 20))
     await rig.kill_sandboxer()
     await rig.connect()
-    (tmp_path / "go").touch()
+    (shared / "go").touch()
     record = await rig.exited("default/hog.0")
     assert record.exit is not None
     assert record.exit.reason == "oom"
 
 
-async def test_an_exit_while_no_sandboxer_lived_is_never_given_an_invented_status(rig: Rig, tmp_path: Path) -> None:
-    record = await rig.client.start(assignment("default/gone.0", *waits_for(tmp_path / "go", 3)))
+async def test_an_exit_while_no_sandboxer_lived_is_never_given_an_invented_status(rig: Rig, shared: Path) -> None:
+    record = await rig.client.start(assignment("default/gone.0", *waits_for(shared / "go", 3)))
     await rig.kill_sandboxer()
-    (tmp_path / "go").touch()
+    (shared / "go").touch()
     await until(lambda: linux.process_stat(record.pid) is None, "it ended and was reaped")
     await rig.connect()
     ended = (await rig.exited("default/gone.0")).exit
@@ -113,11 +113,11 @@ async def test_an_exit_while_no_sandboxer_lived_is_never_given_an_invented_statu
     assert (ended.code, ended.signal, ended.reason, ended.status_known) == (None, None, "lost", False)
 
 
-async def test_a_kernel_that_cannot_tell_an_adopted_exit_is_not_guessed_for(rig: Rig, tmp_path: Path) -> None:
-    await rig.client.start(assignment("default/w.0", *waits_for(tmp_path / "go", 3)))
+async def test_a_kernel_that_cannot_tell_an_adopted_exit_is_not_guessed_for(rig: Rig, shared: Path) -> None:
+    await rig.client.start(assignment("default/w.0", *waits_for(shared / "go", 3)))
     await rig.kill_sandboxer()
     await launch_dying(rig, "kernel-cannot-tell")
-    (tmp_path / "go").touch()
+    (shared / "go").touch()
     ended = (await rig.exited("default/w.0")).exit
     assert ended is not None
     assert (ended.code, ended.signal, ended.reason, ended.status_known) == (None, None, "lost", False)
@@ -158,11 +158,11 @@ async def test_fences_and_exits_outlive_the_sandboxer(rig: Rig) -> None:
     ],
 )
 async def test_kill_at_every_step_of_a_start_and_an_exit(
-    make_rig: Callable[..., Rig], tmp_path: Path, step: str, ran: bool, reasons: set[str]
+    make_rig: Callable[..., Rig], shared: Path, step: str, ran: bool, reasons: set[str]
 ) -> None:
     rig = make_rig()
     await launch_dying(rig, step)
-    marker, go = tmp_path / "ran", tmp_path / "go"
+    marker, go = shared / "ran", shared / "go"
     script = f"echo x >> {marker}; " + WAIT_FOR_FILE.format(go, 42)
     dying = rig.client.hello.pid
     if step != "executed":

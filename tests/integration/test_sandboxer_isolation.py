@@ -97,7 +97,7 @@ async def test_the_kernels_settings_and_a_workloads_own_limits_are_read_only(rig
     script = "; ".join(f"if ( : >> {path} ); then echo WRITES {path}; fi" for path in tries)
     said = await output_of(rig, "p/settings.0", "/bin/sh", "-c", f"{script}; true")
     assert "WRITES" not in said
-    assert said.count("Read-only file system") >= 3
+    assert said.count("Read-only file system") + said.count("Permission denied") >= 3
 
 
 async def test_the_init_of_a_workload_is_no_way_to_the_nodes_own_files(rig: Rig) -> None:

@@ -32,7 +32,7 @@ def output(record: WorkloadRecord, stream: str = "stdout") -> str:
 
 
 async def test_the_isolation_level_is_full_here(rig: Rig) -> None:
-    assert rig.client.hello.isolation == "cgroup-hybrid + pid,mount,uts,ipc namespaces + seccomp + network bridge"
+    assert rig.client.hello.isolation == "cgroup-hybrid + pid,mount,uts,ipc,user namespaces + seccomp + network bridge"
     assert rig.client.hello.isolation_why == ""
 
 
@@ -237,6 +237,8 @@ async def test_the_environment_is_clean_and_names_the_fencing_token(rig: Rig) ->
     variables = dict(item.split("=", 1) for item in output(record).rstrip("\0").split("\0"))
     assert variables == {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": f"{record.output}/work",
+        "TMPDIR": f"{record.output}/work/tmp",
         "SKERRY_NODE": rig.node,
         "SKERRY_CLUSTER": CLUSTER,
         "SKERRY_ALLOCATION": "default/env.0",

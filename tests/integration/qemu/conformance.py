@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,7 +27,7 @@ CLUSTER = "conf"
 KIND = "v2"
 DIRECTORY = Path("/tmp")
 SLOW = 1.0
-PYTHON = (sys.executable, "-S", "-E", "-c")
+PYTHON = ("/usr/bin/python3.11", "-S", "-E", "-c")
 HOG = "x=[]\nwhile 1: x.append(bytearray(1<<20))"
 BOMB = "import os\nwhile 1:\n try: os.fork()\n except OSError: pass"
 
@@ -100,12 +101,16 @@ class Conformance(unittest.TestCase):
 
     node: str
     directory: Path
+    shared: Path
+    """Open to workloads, who may not enter `directory`."""
     client: Client
 
     @classmethod
     def setUpClass(cls) -> None:
         cls.node = f"c{os.getpid()}"
         cls.directory = Path(tempfile.mkdtemp(dir=DIRECTORY))
+        cls.shared = Path(tempfile.mkdtemp())
+        cls.shared.chmod(0o777)
         cls.launch()
 
     @classmethod
@@ -113,6 +118,7 @@ class Conformance(unittest.TestCase):
         cls.launch()
         cls.client.ask("shutdown", stop_workloads=True)
         cls.client.sock.close()
+        shutil.rmtree(cls.shared)
         assert cls.trees() == [], cls.trees()
 
     def tearDown(self) -> None:
@@ -154,7 +160,7 @@ class Conformance(unittest.TestCase):
 
     def test_isolation_is_full(self) -> None:
         level, _, network = self.client.hello["isolation"].rpartition(" ")
-        assert level == f"cgroup-{KIND} + pid,mount,uts,ipc namespaces + seccomp + network"
+        assert level == f"cgroup-{KIND} + pid,mount,uts,ipc,user namespaces + seccomp + network"
         # The virtual machine's kernel has no bridge module loaded: that is said, and the rest is whole.
         why = self.client.hello["isolation_why"]
         assert (network, why) == ("bridge", "") or (network == "host" and why.startswith("no bridge network ("))
@@ -217,7 +223,7 @@ class Conformance(unittest.TestCase):
             assert (ended["code"], ended["signal"], ended["status_known"]) == (code, number, True)
 
     def test_adoption_after_the_sandboxer_is_killed(self) -> None:
-        go = self.directory / "go"
+        go = self.shared / "go"
         script = f"while [ ! -e {go} ]; do sleep 0.05; done; exit 11"
         keep = self.client.start("c7/keep.0", "/bin/sh", "-c", script)
         deadline_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + 60_000_000_000
