@@ -140,6 +140,14 @@ def test_tokens_of_an_allocation_only_rise_on_a_node():
     assert fencing(Run().start(10, "a1", 9).end(20, "a1", 9).start(30, "a2", 5).trace).ok is True
 
 
+def test_a_start_may_be_told_after_the_stop_of_what_was_let_through_but_never_after_its_exit():
+    assert fencing(Run().stop(10, "a1", 5).start(11, "a1", 5).trace).ok is True
+    assert fencing(Run().stop(10, "a1", 5, "fenced").start(11, "a1", 5).trace).ok is True
+    assert fencing(Run().stop(10, "a1", 6).start(11, "a1", 5).trace).ok is False
+    assert fencing(Run().start(9, "a1", 5).start(11, "a1", 5).trace).ok is False
+    assert fencing(Run().start(9, "a1", 5).stop(10, "a1", 5).end(11, "a1", 5).start(12, "a1", 5).trace).ok is False
+
+
 def test_what_needs_a_lease_does_not_start_without_one():
     expired = Run().at(10, "a1", "lease", do="expire", node="a1")
     assert fencing(expired.start(20, "a1", 5, on_disconnect="stop").trace).ok is False

@@ -119,10 +119,16 @@ def _leaves(stop: Event, ends: list[Event]) -> bool:
     return any((end.n, end.inc) == (stop.n, stop.inc) and end.i < stop.i for end in ends)
 
 
+def _ends(before: Event, start: Event) -> bool:
+    """Whether the event before says that the very attempt is being ended."""
+    return before.number("epoch") == start.number("epoch") and before.f.get("do") in ("stop", "fenced")
+
+
 def fencing(trace: Trace) -> Finding:
     """On a node tokens of an allocation only rise, and without a lease nothing that needs one starts.
 
-    What was let through just before the deadline, and is fenced already, may tell its start a moment later.
+    What was let through just before the deadline or its stop, and is being ended already, may tell its start a moment
+    later: a sandboxer tells that it stops only what it has spawned.
     """
     verdict = Verdict("fencing")
     highest: dict[tuple[str, str], Event] = {}
@@ -143,7 +149,7 @@ def fencing(trace: Trace) -> Finding:
         if event.f.get("do") == "start":
             verdict.checked += 1
             before = highest.get(key)
-            if before is not None and before.number("epoch") >= event.number("epoch"):
+            if before is not None and before.number("epoch") >= event.number("epoch") and not _ends(before, event):
                 verdict.violated(
                     f"{event.n} started {key[1]} under token {event.number('epoch')} after it had seen "
                     f"{before.number('epoch')}",
