@@ -229,6 +229,15 @@ def invented_exit(made: TraceMaker) -> None:
     first(made, "run", "a1", do="exit")["exit"]["code"] = 0
 
 
+def exit_told_while_it_runs(made: TraceMaker) -> None:
+    told = first(made, "run", "a1", do="exit")
+    made.remove(lambda line: line["k"] == "run" and line["do"] == "emptied" and line["epoch"] == told["epoch"])
+
+
+def stranger_signalled(made: TraceMaker) -> None:
+    made.emit("a1", "run", do="harmed", pid=77, name="stranger", signal=9)
+
+
 def old_token_accepted(made: TraceMaker) -> None:
     made.lines("effect", "a1")[-1]["accepted"] = True
 
@@ -280,6 +289,8 @@ FORGERIES: list[tuple[Forge, str]] = [
     (began_after_it_was_freed, "freed-only-by-exit"),
     (older_report, "status-in-order"),
     (invented_exit, "exits-happened"),
+    (exit_told_while_it_runs, "exits-come-last"),
+    (stranger_signalled, "harms-nobody"),
     (old_token_accepted, "at-most-one-effect"),
     (runs_on, "no-orphan"),
     (rows_kept, "no-slot-leaked"),
@@ -337,6 +348,8 @@ EVIDENCE: dict[str, Callable[[Line], bool]] = {
     "no-lease-for-the-lost": lambda line: line["k"] == "lease",
     "status-in-order": lambda line: line["k"] == "status",
     "exits-happened": lambda line: line["k"] == "run" and line["do"] == "ended",
+    "exits-come-last": lambda line: line["k"] == "run" and line["do"] == "began",
+    "harms-nobody": lambda line: line["k"] == "run" and line["do"] == "ended",
     "at-most-one-effect": lambda line: line["k"] == "effect",
     "no-slot-leaked": lambda line: line["k"] == "job",
     "cut-off-leader-steps-down": lambda line: line["k"] == "store",

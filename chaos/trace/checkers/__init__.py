@@ -5,6 +5,7 @@ from chaos.trace.checkers.base import Checker, Finding, RuleChecker
 from chaos.trace.checkers.catchup import BoundedCatchUp
 from chaos.trace.checkers.completeness import own_invariants, trace_complete, weaknesses
 from chaos.trace.checkers.elections import ElectedByQuorum, ElectionSafety, TermsRise, VoteOnce, VotersVote, VotesKept
+from chaos.trace.checkers.kernels import ExitsComeLast, HarmsNobody
 from chaos.trace.checkers.leaders import LeaderAppendOnly, LeaderCompleteness, PreVoteQuorum, StickyVoters
 from chaos.trace.checkers.leases import (
     LeaseFromSend,
@@ -55,6 +56,8 @@ _RULES = (
     NoLeaseForTheLost,
     StatusInOrder,
     ExitsHappened,
+    ExitsComeLast,
+    HarmsNobody,
     OneEffect,
     NoSlotLeaked,
 )
