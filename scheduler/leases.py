@@ -125,7 +125,12 @@ class LeaseTable:
         self._entries[known.node] = _Entry(known, self._elected_ns, lasting_ns, self._elected_ns)
 
     def registered(self, known: Registered, now_ns: int) -> None:
-        """A node is registered as `known`: anew if that differs from what is in the table."""
+        """A node is registered as `known`: anew if that differs from what is in the table.
+
+        A loss that was proposed for an earlier registration is decided by then: it came before, or is refused.
+        """
+        if self._proposed.get(known.node, known.registration) != known.registration:
+            self._proposed.pop(known.node)
         entry = self._entries.get(known.node)
         if entry is None:
             self._entries[known.node] = _Entry(known, now_ns, self.rules.lease_ns, self._elected_ns)

@@ -143,6 +143,24 @@ def test_once_its_loss_is_proposed_a_nodes_renewals_are_refused_and_those_in_fli
     assert made.confirms("a1", "inc") == NODE
 
 
+def test_a_node_that_is_lost_and_back_before_the_leader_looks_renews_and_can_be_lost_again() -> None:
+    made = table()
+    (overdue,) = made.judge(20 * S, no_grace).lost
+    made.propose(overdue, 20 * S)
+    made.registered(Registered("a1", "other", 9), 21 * S)  # the loss was applied in between, and nobody looked
+    assert made.receive("a1", "other", 1, 22 * S)
+    assert made.confirms("a1", "other") is not None
+    assert lost(made, 40 * S) == ["a1"]
+
+
+def test_the_registration_whose_loss_is_proposed_does_not_lift_it() -> None:
+    made = table()
+    (overdue,) = made.judge(20 * S, no_grace).lost
+    made.propose(overdue, 20 * S)
+    made.registered(NODE, 21 * S)
+    assert not made.receive("a1", "inc", 5, 22 * S)
+
+
 def test_another_incarnation_neither_renews_nor_is_confirmed() -> None:
     made = table()
     assert not made.receive("a1", "other", 1, 5 * S)

@@ -165,7 +165,7 @@ class Phases:
             return wrong
         state = views[0].state
         questions: list[Callable[[], str]] = [
-            lambda: oracle.sessionless(views, agents),
+            lambda: oracle.sessionless([*views, *stage.views(left)], agents),
             lambda: oracle.forgotten(state, self._clients.acknowledged),
             lambda: oracle.unfinished(state, agents),
             lambda: oracle.unplaced(state, agents, stage.wall_ms()),

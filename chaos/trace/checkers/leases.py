@@ -113,8 +113,10 @@ class LeaseFromSend(Rule):
             )
 
     def finish(self, trace: Trace) -> None:
-        """A clock out of bounds counts otherwise."""
+        """A clock out of bounds counts otherwise; an agent that was started again numbers its renewals from 1 again."""
         for text, event, confirm in self._doubtful:
+            if confirm is not None and confirm.hlc < trace.lives[event.n, event.inc].first_hlc:
+                continue
             told = [event] if confirm is None else [confirm, event]
             beyond = beyond_promise(trace, {each.n for each in told}, told[0].t - 1.0, event.t)
             if confirm is not None and beyond is not None:
