@@ -17,6 +17,7 @@ from aiohttp import web
 from chaos.sim.host import ProcessHost
 from chaos.sim.messages import MessageEnd, dial, listen
 from chaos.sim.report import Deadlock
+from chaos.sim.streams import NetLoop
 from chaos.sim.world import World
 
 POLICIES = ("fifo", "random", "pct")
@@ -165,3 +166,28 @@ def test_closing_a_world_restores_what_it_replaced_and_leaves_nothing() -> None:
     )
     gc.collect()
     assert len(gc.get_objects()) < objects + 1000
+
+
+def test_aiohttp_forgets_names_in_virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    original = NetLoop.getaddrinfo
+
+    async def counted(self: NetLoop, host: Any, port: Any, **hints: Any) -> Any:
+        asked.append(self.now)
+        return await original(self, host, port, **hints)
+
+    async def client(host: ProcessHost) -> None:
+        connector = aiohttp.TCPConnector(ttl_dns_cache=2, force_close=True)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            for _ in range(20):
+                async with session.post("http://b:80/", data="x") as response:
+                    assert response.status == 200
+                await asyncio.sleep(0.5)
+
+    monkeypatch.setattr(NetLoop, "getaddrinfo", counted)
+    with World(6) as world:
+        world.host("b").spawn("server", echo_server)
+        world.run_for(0.001)
+        process = world.host("a").spawn("client", client)
+        world.run(wait(process.exited))
+    assert 4 <= len(asked) <= 6
