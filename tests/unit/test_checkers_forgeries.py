@@ -102,6 +102,26 @@ def applied_another_log(made: TraceMaker) -> None:
     made.lines("apply", "n1")[-1]["ph"] = "d" * 16
 
 
+def earlier_term_by_count(made: TraceMaker) -> None:
+    commit = [line for line in made.lines("commit", "n2") if line["term"] == 2][2]
+    commit["last_term"] = 1
+
+
+def another_configuration(made: TraceMaker) -> None:
+    for note in made.lines("note", "n3"):
+        if "voters" in note:
+            note["voters"] = {"n3": f"{'n3':0>32}"}
+
+
+def snapshot_without_configuration(made: TraceMaker) -> None:
+    """n3's second life begins with a snapshot that does not bring its members."""
+    life = made.lives["n3"]
+    made.remove(lambda line: line["inc"] == life.inc and line["k"] == "note" and "voters" in line)
+    index = len(made.hashes) - 1
+    made.insert("n3", "disk", life.lines[1], op="snapshot-install", index=index, ph=made.hashes[index], bytes=1, us=1)
+    assert any(line["k"] == "commit" for line in life.lines)
+
+
 def other_digest(made: TraceMaker) -> None:
     made.lines("digest", "n2")[-1]["digest"] = "other"
 
@@ -220,6 +240,12 @@ def began_after_it_was_freed(made: TraceMaker) -> None:
     made.emit("a1", "run", **fields)
 
 
+def applied_twice(made: TraceMaker) -> None:
+    bind = last(made, "place", "n2", do="bind")
+    fields = {key: value for key, value in bind.items() if key not in ("i", "t", "n", "inc", "lc", "hlc", "k")}
+    made.insert("n2", "place", bind, **fields | {"do": "refuse"})
+
+
 def older_report(made: TraceMaker) -> None:
     status(made, "default/web.0", 9)
     status(made, "default/web.0", 8)
@@ -267,6 +293,9 @@ FORGERIES: list[tuple[Forge, str]] = [
     (no_pre_vote, "no-healthy-leader-deposed"),
     (helps_to_depose, "sticky-voters"),
     (applied_another_log, "state-machine-safety"),
+    (earlier_term_by_count, "commits-own-term"),
+    (another_configuration, "configuration-kept"),
+    (snapshot_without_configuration, "configuration-kept"),
     (other_digest, "equal-digests"),
     (one_guess_an_entry, "bounded-catch-up"),
     (leads_on_alone, "cut-off-leader-steps-down"),
@@ -287,6 +316,7 @@ FORGERIES: list[tuple[Forge, str]] = [
     (too_much_runs, "capacity-on-nodes"),
     (freed_at_the_stop, "freed-only-by-exit"),
     (began_after_it_was_freed, "freed-only-by-exit"),
+    (applied_twice, "applied-once"),
     (older_report, "status-in-order"),
     (invented_exit, "exits-happened"),
     (exit_told_while_it_runs, "exits-come-last"),
@@ -346,6 +376,9 @@ EVIDENCE: dict[str, Callable[[Line], bool]] = {
     "no-stale-owner": lambda line: line["k"] == "place" and "ring" in line,
     "lease-from-send": lambda line: line["k"] == "lease" and line["n"] == "a1",
     "no-lease-for-the-lost": lambda line: line["k"] == "lease",
+    "commits-own-term": lambda line: line["k"] == "commit",
+    "configuration-kept": lambda line: line["k"] == "note",
+    "applied-once": lambda line: line["k"] == "place",
     "status-in-order": lambda line: line["k"] == "status",
     "exits-happened": lambda line: line["k"] == "run" and line["do"] == "ended",
     "exits-come-last": lambda line: line["k"] == "run" and line["do"] == "began",

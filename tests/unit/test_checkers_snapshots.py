@@ -111,3 +111,34 @@ def test_a_forgery_is_named(forge: Callable[[TraceMaker], None], names: list[str
     forge(made)
     found = broken(made, tmp_path)
     assert set(names) <= set(found), found
+
+
+def refetched(made: TraceMaker, node: str, index: int) -> None:
+    """The node's state is replaced by a snapshot of `index`, and what came after is applied again."""
+    last = len(made.hashes) - 1
+    common = ("i", "t", "n", "inc", "lc", "hlc", "k")
+    again = [line for line in made.lines(node=node) if line["k"] in ("node", "job", "place") and line["index"] > index]
+    made.emit(node, "disk", op="state-refetch", index=index, ph=made.hashes[index], bytes=100, us=10)
+    for line in again:
+        made.emit(node, line["k"], **{key: value for key, value in line.items() if key not in common})
+    made.emit(node, "apply", first=index + 1, index=last, ph=made.hashes[last])
+
+
+def test_a_state_that_is_fetched_anew_is_applied_again_from_its_snapshot(tmp_path: Path) -> None:
+    made = run()
+    refetched(made, "n1", 4)
+    assert broken(made, tmp_path) == []
+
+
+def test_what_is_applied_again_must_be_what_the_others_applied(tmp_path: Path) -> None:
+    made = run()
+    refetched(made, "n1", 4)
+    made.lines("place", "n1")[-1]["node"] = "a9"
+    assert broken(made, tmp_path) == ["applied-alike"]
+
+
+def test_applying_again_without_a_new_state_is_a_violation(tmp_path: Path) -> None:
+    made = run()
+    refetched(made, "n1", 4)
+    made.remove(lambda line: line["k"] == "disk" and line["op"] == "state-refetch")
+    assert "commit-contiguous" in broken(made, tmp_path)

@@ -4,6 +4,7 @@ from chaos.trace.checkers.acknowledged import no_acknowledged_placement_lost, on
 from chaos.trace.checkers.base import Checker, Finding, RuleChecker
 from chaos.trace.checkers.catchup import BoundedCatchUp
 from chaos.trace.checkers.completeness import own_invariants, trace_complete, weaknesses
+from chaos.trace.checkers.configurations import ConfigurationKept
 from chaos.trace.checkers.elections import ElectedByQuorum, ElectionSafety, TermsRise, VoteOnce, VotersVote, VotesKept
 from chaos.trace.checkers.kernels import ExitsComeLast, HarmsNobody
 from chaos.trace.checkers.leaders import LeaderAppendOnly, LeaderCompleteness, PreVoteQuorum, StickyVoters
@@ -19,6 +20,7 @@ from chaos.trace.checkers.logs import CommitContiguous, CommittedKept, EqualDige
 from chaos.trace.checkers.owners import OneOwner, RingMoves, StaleOwner
 from chaos.trace.checkers.placements import applied_alike, capacity, one_bind_per_attempt, run_was_placed
 from chaos.trace.checkers.processes import (
+    AppliedOnce,
     ExitsHappened,
     NoSlotLeaked,
     OneEffect,
@@ -27,7 +29,7 @@ from chaos.trace.checkers.processes import (
     freed_by_exit,
     no_orphan,
 )
-from chaos.trace.checkers.quorums import CommitByQuorum, cut_off_leader_steps_down
+from chaos.trace.checkers.quorums import CommitByQuorum, CommitsOwnTerm, cut_off_leader_steps_down
 from chaos.trace.checkers.reads import no_stale_read
 from chaos.trace.checkers.runs import absence_never_stops, at_most_one_process, fencing
 
@@ -44,6 +46,8 @@ _RULES = (
     StickyVoters,
     LogMatching,
     CommitByQuorum,
+    CommitsOwnTerm,
+    ConfigurationKept,
     CommitContiguous,
     CommittedKept,
     StateMachineSafety,
@@ -55,6 +59,7 @@ _RULES = (
     LeaseFromSend,
     NoLeaseForTheLost,
     StatusInOrder,
+    AppliedOnce,
     ExitsHappened,
     ExitsComeLast,
     HarmsNobody,

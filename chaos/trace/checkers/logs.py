@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from chaos.trace.checkers.base import Rule
 from chaos.trace.checkers.marks import HeldLogs
-from chaos.trace.checkers.snapshots import INSTALL, WRITE
+from chaos.trace.checkers.snapshots import INSTALL, REFETCH, REPLACED, WRITE
 from chaos.trace.events import Event, Life, Trace
 
 
@@ -53,7 +53,7 @@ class LogMatching(Rule):
 
     def on_disk(self, event: Event) -> None:
         """A snapshot is of a committed log."""
-        if event.f.get("op") in (INSTALL, WRITE):
+        if event.f.get("op") in (*REPLACED, WRITE):
             self._committed(event.number("index"), event.text("ph"), event)
 
     def _end(self, event: Event) -> None:
@@ -116,9 +116,11 @@ class CommitContiguous(Rule):
 
     def on_disk(self, event: Event) -> None:
         """Perhaps a snapshot, from which both go on."""
+        life, index = (event.n, event.inc), event.number("index")
+        if event.f.get("op") == REFETCH:
+            self._last["apply", life] = event
         if event.f.get("op") != INSTALL:
             return
-        life, index = (event.n, event.inc), event.number("index")
         self._committed[life] = max(self._committed.get(life, 0), index)
         for kind in ("commit", "apply"):
             before = self._last.get((kind, life))
@@ -219,7 +221,7 @@ class StateMachineSafety(Rule):
 
     def on_disk(self, event: Event) -> None:
         """A snapshot takes the place of applying."""
-        if event.f.get("op") == INSTALL:
+        if event.f.get("op") in REPLACED:
             self._take(event)
 
     def _take(self, event: Event) -> None:

@@ -16,11 +16,20 @@ RESOURCES = ("cpu_millicores", "memory_bytes", "pids")
 
 
 def _applied_streams(trace: Trace, *kinds: str) -> dict[Life, list[Event]]:
-    """The changes that each life applied, in its own order; lives with gaps are left out."""
+    """The changes that each life applied, in its own order; lives with gaps are left out.
+
+    Whose state was replaced applies entries again: from there on it counts as another life.
+    """
     streams: dict[Life, list[Event]] = {}
-    for event in trace.kind(*kinds):
-        if event.number("index") > 0 and not trace.lives[event.n, event.inc].gap:
-            streams.setdefault((event.n, event.inc), []).append(event)
+    replaced = {event.ref: event for events in installs(trace).values() for event in events}
+    now: dict[Life, Life] = {}
+    for event in trace.kind(*kinds, *(["disk"] if replaced else [])):
+        life = (event.n, event.inc)
+        if event.k == "disk":
+            if event.ref in replaced:
+                now[life] = (event.n, f"{event.inc}#{event.i}")
+        elif event.number("index") > 0 and not trace.lives[life].gap:
+            streams.setdefault(now.get(life, life), []).append(event)
     for events in streams.values():
         events.sort(key=lambda e: e.i)
     return streams
@@ -28,10 +37,8 @@ def _applied_streams(trace: Trace, *kinds: str) -> dict[Life, list[Event]]:
 
 def _longest_views(trace: Trace, *kinds: str) -> list[tuple[Life, list[Event]]]:
     """Every life's view, complete from index 1 to where it ends, or takes a snapshot for what it did not see."""
-    ends = {life: events[0].i for life, events in installs(trace).items()}
-    streams = _applied_streams(trace, *kinds).items()
-    views = [(life, [event for event in events if event.i < ends.get(life, 1 << 62)]) for life, events in streams]
-    return sorted((life, events) for life, events in views if events)
+    views = _applied_streams(trace, *kinds).items()
+    return sorted((life, events) for life, events in views if "#" not in life[1])
 
 
 class _Node:

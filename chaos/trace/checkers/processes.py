@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from chaos.trace.checkers.base import Finding, Rule, Verdict
+from chaos.trace.checkers.snapshots import REPLACED
 from chaos.trace.events import Event, Life, Trace
 from chaos.trace.faults import afflictions
 from chaos.trace.runs import powered_off
@@ -171,7 +172,7 @@ class StatusInOrder(Rule):
 
     def on_disk(self, event: Event) -> None:
         """A snapshot takes the place of what was applied."""
-        if event.f.get("op") == "snapshot-install":
+        if event.f.get("op") in REPLACED:
             self._last.pop((event.n, event.inc), None)
 
 
@@ -326,7 +327,7 @@ class NoSlotLeaked(Rule):
 
     def on_disk(self, event: Event) -> None:
         """A life that begins with a snapshot does not see all attempts."""
-        if event.f.get("op") == "snapshot-install":
+        if event.f.get("op") in REPLACED:
             self._blind.add((event.n, event.inc))
 
     def on_place(self, event: Event) -> None:
@@ -352,3 +353,38 @@ class NoSlotLeaked(Rule):
                 f"{event.n} keeps {rows} rows after {event.text('job')} was collected, and {left} attempts are left",
                 event,
             )
+
+
+class AppliedOnce(Rule):
+    """An entry is applied once: no plan finds its own placement there already."""
+
+    name = "applied-once"
+    nothing = "nothing was placed"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bound: dict[Life, tuple[int, dict[str, Event]]] = {}
+
+    def on_disk(self, event: Event) -> None:
+        """Whose state is replaced applies entries again."""
+        if event.f.get("op") in REPLACED:
+            self._bound.pop((event.n, event.inc), None)
+
+    def on_place(self, event: Event) -> None:
+        """A placement is bound or refused."""
+        life, index, do = (event.n, event.inc), event.number("index"), event.f.get("do")
+        if do not in ("bind", "refuse"):
+            return
+        at, bound = self._bound.get(life, (0, {}))
+        if at != index:
+            at, bound = self._bound[life] = (index, {})
+        allocation = event.text("allocation")
+        self.verdict.checked += 1
+        if allocation in bound and bound[allocation].number("attempt") == event.number("attempt"):
+            self.verdict.violated(
+                f"{event.n} applied entry {index} twice: it bound {allocation}, and then took it up again",
+                bound[allocation],
+                event,
+            )
+        elif do == "bind":
+            bound[allocation] = event

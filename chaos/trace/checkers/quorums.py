@@ -202,3 +202,35 @@ def _check_reign(
                 each.fault,
                 leader,
             )
+
+
+class CommitsOwnTerm(Rule):
+    """A leader counts replicas only for entries of its own term; those of earlier terms follow with them (§5.4.2)."""
+
+    name = "commits-own-term"
+    nothing = "no leader committed anything"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._leads: dict[Life, Event] = {}
+
+    def on_role(self, event: Event) -> None:
+        """A leader's time begins or ends."""
+        if event.f.get("role") == "leader":
+            self._leads[event.n, event.inc] = event
+        else:
+            self._leads.pop((event.n, event.inc), None)
+
+    def on_commit(self, event: Event) -> None:
+        """A commit; a follower's may end with an entry of an earlier term."""
+        leads = self._leads.get((event.n, event.inc))
+        if leads is None:
+            return
+        self.verdict.checked += 1
+        if event.number("last_term") != leads.number("term"):
+            self.verdict.violated(
+                f"{event.n} leads term {leads.number('term')} and committed {event.number('index')}, an entry of term "
+                f"{event.number('last_term')}",
+                leads,
+                event,
+            )

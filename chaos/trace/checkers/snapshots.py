@@ -10,6 +10,10 @@ from bisect import bisect_right
 from chaos.trace.events import Event, Life, Trace
 
 INSTALL, WRITE = "snapshot-install", "snapshot-write"
+REFETCH = "state-refetch"
+"""A state that differed from a majority's is replaced by a snapshot, and entries are applied again from there; the
+log and what is committed stay."""
+REPLACED = (INSTALL, REFETCH)
 
 
 def snapshot_events(trace: Trace, *operations: str) -> list[Event]:
@@ -18,9 +22,9 @@ def snapshot_events(trace: Trace, *operations: str) -> list[Event]:
 
 
 def installs(trace: Trace) -> dict[Life, list[Event]]:
-    """Each life's installs, at its start or from a leader, in its own order."""
+    """Where each life's state was replaced, at its start or by a leader's snapshot, in its own order."""
     found: dict[Life, list[Event]] = {}
-    for event in sorted(snapshot_events(trace, INSTALL), key=lambda e: e.i):
+    for event in sorted(snapshot_events(trace, *REPLACED), key=lambda e: e.i):
         found.setdefault((event.n, event.inc), []).append(event)
     return found
 
