@@ -29,6 +29,7 @@ from cluster.trace import Tracer
 from raft.errors import StoreError
 from scheduler.assembly import Replica
 
+RESTART_S: Final = 1.0
 SEGMENT_SUFFIX: Final = ".seg"
 ROT_BYTES_MIN: Final = 4_096
 """A log with fewer bytes in it may have its only frame hit, which would pass for a torn one."""
@@ -167,9 +168,18 @@ class SimCluster:
         return main
 
     def _exited(self, name: str, done: asyncio.Future[Any]) -> None:
+        """It ended.  A service manager starts again what ended by itself; what was killed waits for `boot`."""
         error = done.exception()
-        if error is not None and not (name in self._disk_failed and _of_disk(error)):
+        if error is None:
+            return
+        if not (name in self._disk_failed and _of_disk(error)):
             self.ended.append(Ended(name, error))
+        elif self._host(name).powered:
+            self.world.loop.call_later(RESTART_S, self._again, name)
+
+    def _again(self, name: str) -> None:
+        if self._host(name).powered and not self._alive(name):
+            self.boot(name)
 
     # -- links --------------------------------------------------------------------------------
 
@@ -206,6 +216,7 @@ class SimCluster:
             case "hung-disk":
                 host.storage.hang()
             case "full-disk":
+                self._disk_failed.add(name)
                 host.disks.fill()
             case "failing-disk" if DATA in host.disks.names():
                 self._disk_failed.add(name)

@@ -20,10 +20,10 @@ from chaos.trace.events import Event, Trace
 FOREVER = float("inf")
 APART = ("partition", "one-way-partition", "bridge", "cut")
 """Sides between which no answer comes back."""
-ALONE = ("isolate", "refuse")
+ALONE = ("isolate",)
 """Machines cut off from all others, both ways."""
-DOWN = ("kill", "power", "power-all", "wipe", "rot", "failing-disk")
-"""A replica's process is gone."""
+DOWN = ("kill", "power", "power-all", "wipe", "rot")
+"""A replica's process is gone, for as long as the fault is in force."""
 MACHINE_DOWN = ("power", "power-agent", "power-all")
 """Everything that ran on the machine is gone."""
 BEYOND = ("pause", "clock-drift")

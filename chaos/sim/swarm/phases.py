@@ -27,8 +27,8 @@ from chaos.sim.swarm.plan import Plan
 from chaos.sim.swarm.result import Failure
 from chaos.sim.swarm.targets import both_ways
 
-RECOVERY_S: Final = 30.0
-"""Beyond a few leases and elections: links that were cut retransmit late, and back-offs run out."""
+RECOVERY_S: Final = 80.0
+"""Beyond a few leases: a storm's pause of a minute (DESIGN.md §6), late retransmissions, back-offs that run out."""
 POLL_S: Final = 0.25
 FOUNDED_S: Final = 20.0
 FROZEN: Final = "frozen"
