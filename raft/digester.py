@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from raft.apply import Applier
 from raft.core import Core, CoreConfig
-from raft.effects import Diverged, Split
+from raft.effects import Diverged, Split, TakeDigest
 from raft.events import Digested, Event, StateDropped
 from raft.lanes import Job, LaneName
 from raft.observe import Reporter
@@ -58,7 +58,7 @@ class Digester:
         self._jobs: list[Job] = []
         self._working = 0
         self._generation = 0
-        self._frozen_at = 0
+        self._begun = 0
         self._given_up = False
         self._unusable_until: int | None = None
         self._told = Standing.OK
@@ -91,8 +91,7 @@ class Digester:
     def consider(self) -> None:
         """Called between two applications: freeze the state if a digest is due, go on with what was begun."""
         index = self._applier.index
-        if index % self._every == 0 and index > self._frozen_at and not self._applier.held:
-            self._frozen_at = index
+        if index % self._every == 0:
             self._begin(index)
         if self._unusable_until is None:
             return
@@ -104,7 +103,15 @@ class Digester:
             self._unusable_until = None
             self._changed()
 
+    def take(self, effect: TakeDigest) -> None:
+        """A digest beside the regular ones, of what is applied now."""
+        if effect.index == self._applier.index:
+            self._begin(effect.index)
+
     def _begin(self, index: int) -> None:
+        if index == self._begun or index == 0 or self._applier.held:
+            return
+        self._begun = index
         if self._working >= WORKING_MAX:
             self._report.note(f"no digest at {index}: {self._working} are being worked out")
             return
@@ -138,7 +145,7 @@ class Digester:
     def restored(self) -> None:
         """The state machine has another state."""
         self._generation += 1
-        self._frozen_at = self._applier.index
+        self._begun = 0
         self._given_up = False
         if self._unusable_until is not None:
             self._snapshots.held = False

@@ -17,7 +17,7 @@ them out each (`messages.Digest`): other versions of the program are not compare
 
 from __future__ import annotations
 
-from raft.effects import Diverged, Role, Split
+from raft.effects import Diverged, Role, Split, TakeDigest
 from raft.events import Digested
 from raft.messages import DigestReport
 from raft.quorum import jointly_won
@@ -81,17 +81,25 @@ class Digests:
         mine = self._told.get(state.config.store_id, {}).get(report.index)
         if report.asks and mine is not None:
             state.send(sender, DigestReport(report.index, mine, asks=False))
+        elif report.asks and state.applied_index == report.index and not state.diverged:
+            state.effects.append(TakeDigest(report.index))  # a restored state passed over it
         self._judge(report.index)
 
     def ask_again(self) -> None:
-        """Tell our newest digest once more to those whose own is not known: messages may be lost."""
-        index, digest = self.newest
+        """Tell our newest digest once more to those whose own is not known: messages may be lost.
+
+        While no majority agrees, what is applied now is compared as well: nothing is written, so everybody gets there,
+        also who has no digest of the earlier index because it restarted or installed a snapshot since.
+        """
+        state, (index, digest) = self._state, self.newest
         self.ask_deadline_ns = NEVER_NS
-        missing = [peer for peer in self._state.peers if index not in self._told.get(self._state.members[peer], {})]
+        missing = [peer for peer in state.peers if index not in self._told.get(state.members[peer], {})]
         if index and missing:
             self._tell(missing, index, digest)
         if self._split:
             self._judge(self._judged)  # the voters may be others by now
+        if self._split and index < state.applied_index and not state.diverged:
+            state.effects.append(TakeDigest(state.applied_index))
 
     def _tell(self, peers: list[str], index: int, digest: str) -> None:
         state = self._state

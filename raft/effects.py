@@ -175,6 +175,12 @@ class TakeSnapshot(Struct, frozen=True):
     after: int
 
 
+class TakeDigest(Struct, frozen=True):
+    """Work out the digest of the state at `index`, if that is what is applied now; answered by `Digested`."""
+
+    index: int
+
+
 class Diverged(Struct, frozen=True):
     """The own state at `index` is not what a majority of the voters has: stop using it (see `events.StateDropped`).
 
@@ -223,6 +229,7 @@ Effect = (
     | TakeChunk
     | Restore
     | TakeSnapshot
+    | TakeDigest
     | Diverged
     | Split
     | Installed

@@ -40,6 +40,7 @@ from raft.effects import (
     SendChunk,
     Split,
     TakeChunk,
+    TakeDigest,
     TakeSnapshot,
     VoteCast,
 )
@@ -142,6 +143,7 @@ class Turns:
             TakeChunk: self.snapshots.take_chunk,
             Restore: self._do_restore,
             TakeSnapshot: self.snapshots.want,
+            TakeDigest: self.digester.take,
             Diverged: self.digester.diverged,
             Split: self.digester.split,
             Installed: self.snapshots.installed,

@@ -98,7 +98,12 @@ class Replica:
     def _turns(self, dice: SeededDice) -> Turns:
         return Turns(
             config=CoreConfig(
-                id=self.name, store_id=self.store.store_id, peers=NAMES, snapshot_entries=25, keep_tail_entries=5
+                id=self.name,
+                store_id=self.store.store_id,
+                peers=NAMES,
+                snapshot_entries=25,
+                keep_tail_entries=5,
+                digest_every=self.cluster.digest_every,
             ),
             store=self.store,
             transport=self,
@@ -192,7 +197,8 @@ class Frozen:
 class PowerCluster:
     """The cluster, its network and its client."""
 
-    def __init__(self, seed: int, *, torn: bool) -> None:
+    def __init__(self, seed: int, *, torn: bool, digest_every: int = 4096) -> None:
+        self.digest_every = digest_every
         self.random = Random(seed)
         self.dice = SeededDice(seed)
         self.time_ns = MS

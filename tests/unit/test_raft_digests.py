@@ -8,7 +8,17 @@ import msgspec
 import pytest
 
 from raft.digests import KEPT, comparable
-from raft.effects import Apply, Diverged, HandedOver, ProposalRefused, ReadRefused, Restore, Split, TakeSnapshot
+from raft.effects import (
+    Apply,
+    Diverged,
+    HandedOver,
+    ProposalRefused,
+    ReadRefused,
+    Restore,
+    Split,
+    TakeDigest,
+    TakeSnapshot,
+)
 from raft.events import ApplyDone, Digested, SnapshotReceived, SnapshotTaken, StateDropped
 from raft.messages import (
     Append,
@@ -348,3 +358,33 @@ def test_the_transfer_ends_when_nobody_asks_for_it_any_more() -> None:
         table.beat("n1")
         table.settle()
     assert not table["n1"].is_sending(snapshot_of(table, "n1", last).id)
+
+
+def test_who_passed_over_an_index_works_its_digest_out_when_asked_while_it_still_can() -> None:
+    """It restarted, or installed a snapshot of that very index."""
+    table = led()
+    last = applied(table, 4)
+    digested(table, last, n1=A)
+    table.deliver(lambda sender, to, message: isinstance(message, DigestReport))
+    assert told(table, TakeDigest) == {name: [TakeDigest(last)] for name in ("n2", "n3")}
+    table.receive("n1", "n2", DigestReport(last - 1, A, asks=True))
+    assert table.seen("n2", TakeDigest) == [TakeDigest(last)], "that state is gone"
+
+
+def test_a_halted_cluster_compares_what_is_applied_now() -> None:
+    """The third has no digest of the index at which two differ: only a new comparison can show who is right."""
+    table = led()
+    last = applied(table, 4)
+    digested(table, last - 2, n1=A, n2=B)
+    table.settle()
+    assert table["n1"].split
+    started = table.now
+    while not table.seen("n1", TakeDigest):
+        table.beat("n1")
+        table.settle()
+        assert table.now <= started + 9 * T
+    assert table.seen("n1", TakeDigest) == [TakeDigest(last)]
+    digested(table, last, n1=A, n2=B, n3=A)
+    table.settle()
+    assert not table["n1"].split
+    assert list(told(table, Diverged)) == ["n2"]
