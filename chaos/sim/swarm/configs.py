@@ -30,6 +30,7 @@ API_TOKEN: Final = "simulated-api-token"  # noqa: S105
 DATA: Final = "/data"
 TRACE: Final = "/trace"
 HEARTBEAT_SAMPLE: Final = 20
+DIGEST_EVERY: Final = 64
 PING_MS: Final = 500
 PROPOSAL_TIMEOUT_MS: Final = 3_000
 USAGE_MS: Final = 5_000
@@ -67,6 +68,7 @@ def replica_config(profile: Profile, name: str) -> Config:
             snapshot_chunk_bytes=raft.snapshot_chunk_bytes,
             keep_tail_entries=raft.keep_tail_entries,
             segment_bytes=raft.segment_bytes,
+            digest_every=DIGEST_EVERY,
         ),
         lease=LeaseSection(duration_ms=lease.duration_ms, drift_ppm=lease.drift_ppm, delta_ms=lease.delta_ms),
         security=SecuritySection(link_token=LINK_TOKEN, api_token=API_TOKEN),
