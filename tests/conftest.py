@@ -36,6 +36,10 @@ def _why_no_browser() -> str:
 NEEDS = {"root": _why_no_root, "qemu": _why_no_qemu, "browser": _why_no_browser, "docker": why_no_docker}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rewrite", action="store_true", help="write the output of transcripts down as it is now")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark, why_not in NEEDS.items():
         if item.get_closest_marker(mark) and (why := why_not()):

@@ -11,12 +11,14 @@ from raft.messages import (
     Admission,
     Append,
     AppendReply,
+    DigestReport,
     Entry,
     Founding,
     FoundingAnswer,
     FoundingQuestion,
     JoinRequest,
     Message,
+    RefetchRequest,
     SnapshotChunk,
     SnapshotReply,
     TimeoutNow,
@@ -65,6 +67,10 @@ def _told_of_membership(message: Message) -> str:
             return f"the configuration names store {short(store)}"
         case TimeoutNow(term=term):
             return f"stand for election now, term {term}"
+        case DigestReport(index=index, digest=digest, asks=asks):
+            return f"my state at {index} has digest {digest}{'; and yours?' if asks else ''}"
+        case RefetchRequest(term=term, after=after):
+            return f"send a snapshot of more than {after}, term {term}"
     raise AssertionError(f"a message without words: {message}")
 
 
