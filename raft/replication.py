@@ -146,11 +146,12 @@ class Replication:
                 self.transfers.beat(peer, progress)
 
     def begin_round(self) -> int:
-        """Ask all voters whether they still follow; returns the number their answers will carry (§6.4)."""
+        """Ask all voters whether they still follow; returns the number their answers will carry (§6.4).
+
+        The question is a heartbeat, so the next one is due a whole period later.
+        """
         self.sequence += 1
-        for peer, progress in self._state.progress.items():
-            if not self._push(peer, progress):
-                self._send_heartbeat(peer, progress)
+        self.beat()
         return self.sequence
 
     def announce_commit(self) -> None:

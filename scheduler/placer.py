@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
+from cluster.bell import Bell
 from raft.errors import SkerryError
 from scheduler.commands import Placement, Plan
 from scheduler.proposals import Applied
@@ -136,7 +137,7 @@ class Placer:
         self._now_s = now_s
         self._wall_ms = wall_ms
         self._log = log
-        self._woken = asyncio.Event()
+        self._woken = Bell()
         self._backoffs = Backoffs()
         self._in_flight: dict[Key, Placement] = {}
         self._plans = 0
@@ -149,13 +150,12 @@ class Placer:
 
     def wake(self) -> None:
         """Something changed: look again."""
-        self._woken.set()
+        self._woken.ring()
 
     async def run(self) -> None:
         """Place until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
-                self._woken.clear()
                 drafted = self._turn(group)
                 if drafted and self._plans < PLANS_MAX:
                     await asyncio.sleep(0)  # let applies and messages through between plans
@@ -193,11 +193,7 @@ class Placer:
         now_s = self._now_s()
         due = [wait_s for wait_s in (self._engine.next_due_s(), self._backoffs.next_s(now_s)) if wait_s is not None]
         timeout_s = min([IDLE_S, *(max(wait_s, 0.005) for wait_s in due)])
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._woken.wait()
-        except TimeoutError:
-            pass
+        await self._woken.wait(timeout_s)
 
     async def _carry(self, plan: Plan) -> None:
         """Propose `plan` and take note of what became of it."""

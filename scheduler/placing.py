@@ -146,8 +146,9 @@ class Placing:
         self._placer.wake()
 
     def applied(self, index: int) -> None:
-        """The state moved on."""
-        self.wake()
+        """The state moved on: there may be something to place, unless nothing waits."""
+        if self._state.books.jobs.waiting:
+            self.wake()
 
     def leader_changed(self) -> None:
         """To be called with every change of role, term or leader: what is committed must be asked anew."""

@@ -137,18 +137,28 @@ class Jobs:
         return why_not_placed(state, job["job"], self._services.wall_ms(), missing(state, held))
 
     async def _refuse_misfit(self, job: ResolvedJob, name: str, request_id: str) -> None:
-        """Refuse what no registered node could ever hold, as of a confirmed read."""
+        """Refuse what no registered node could ever hold, as of a confirmed read.
+
+        What would fit, by what is known here already, needs no such read: at worst it waits for a node.
+        """
+        if self._misfit(job, name, request_id) is None:
+            return
         await self._services.door.barrier(timeout_s=WRITE_S / 2)
-        known = self._services.state.books.jobs.get(name)
-        if known is not None and request_id in known.requests:
-            return  # asked again: the first answer stands
-        misfit = could_ever_fit(self._services.state, job)
+        misfit = self._misfit(job, name, request_id)
         if misfit is not None:
             raise NeverFits(
                 f"no node could ever run {name}: {misfit.get('reason', '')}",
                 hint=_nearest_hint(misfit.get("nearest")),
                 **{key: value for key, value in misfit.items() if key != "reason"},
             )
+
+    def _misfit(self, job: ResolvedJob, name: str, request_id: str) -> dict[str, Any] | None:
+        """Why it fits nowhere, by the state of this replica; None for what is asked again: the first answer stands."""
+        state = self._services.state
+        known = state.books.jobs.get(name)
+        if known is not None and request_id in known.requests:
+            return None
+        return could_ever_fit(state, job)
 
     async def _operation(self, kind: str, key: str, request_id: str, work: Awaitable[Applied]) -> Acknowledged:
         trace = self._services.trace
