@@ -57,6 +57,7 @@ def test_when_up_returns_there_are_three_replicas_and_four_ready_nodes(cluster: 
     assert sorted(nodes) == ["a1", "a2", "a3", "a4"]
     assert {node["state"] for node in nodes.values()} == {"ready"}
     assert all(node["isolation"]["level"].startswith("cgroup-") for node in nodes.values()), nodes
+    assert all("ipc,user namespaces" in node["isolation"]["level"] for node in nodes.values()), nodes
     until(lambda: set(cluster.health().values()) == {"healthy"})
 
 
@@ -69,6 +70,7 @@ def test_a_workload_is_in_a_cgroup_of_its_own_with_the_limits_of_its_spec(cluste
     cluster.json("run", "/examples/service.toml", "--wait")
     placed = cluster.json("job", "show", "ticker")["allocations"]
     assert len(placed) == 3
+    users = set()
     for allocation in placed:
         container = cluster.container(allocation["node"])
         name = f"{allocation['id'].replace('/', '_')}@{allocation['epoch']}"
@@ -77,6 +79,9 @@ def test_a_workload_is_in_a_cgroup_of_its_own_with_the_limits_of_its_spec(cluste
         for pid in pids:
             assert f"docker/{container}" in str(sorted(membership(pid).items()))
             assert limits_of(pid) == ("30000 100000", 64 << 20, 16)
+        users |= {Path(f"/proc/{pid}").stat().st_uid for pid in pids}
+    assert len(users) == 3, "each workload is a user of its own, also of those in other containers"
+    assert min(users) >= 0x7000_0000, users
 
 
 def test_a_workload_that_outgrows_its_memory_is_killed_alone_and_reported(cluster: ComposeCluster) -> None:
