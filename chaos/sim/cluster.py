@@ -18,12 +18,14 @@ import structlog
 from chaos.disk import ForgettingDisk
 from chaos.sim.effects import EffectStore
 from chaos.sim.host import Process, ProcessHost, SimHost
+from chaos.sim.journal import DIRECTORY as JOURNAL
 from chaos.sim.kernel import Traits
 from chaos.sim.links import MS, US, Impairment
 from chaos.sim.node import SimNode
 from chaos.sim.swarm.configs import DATA, agent_settings, replica_config
 from chaos.sim.swarm.oracle import Key, ReplicaView
 from chaos.sim.swarm.profile import MachineShape, Profile
+from chaos.sim.syscalls import STEPS
 from chaos.sim.world import World
 from cluster.trace import Tracer
 from raft.errors import StoreError
@@ -143,6 +145,14 @@ class SimCluster:
         elif self._alive(name):
             self._processes[name].crash()
 
+    def tear(self, name: str, step: int) -> None:
+        """Kill a node's sandboxer in the middle of the next such step; harmless if it does not run."""
+        self.nodes[name].crash_sandboxer_at(STEPS[step])
+
+    def stop_agent(self, name: str) -> None:
+        """Tell a node's agent to end."""
+        self.nodes[name].stop_agent()
+
     def power_off(self, name: str) -> None:
         """Crash everything on a machine and lose what was not synced."""
         if name in self.nodes:
@@ -199,7 +209,10 @@ class SimCluster:
     # -- disks --------------------------------------------------------------------------------
 
     def wipe(self, name: str) -> None:
-        """Empty a machine's disk; it must be off."""
+        """Empty a machine's disk; a replica's must be off, a node's agent and sandboxer are killed."""
+        if name in self.nodes:
+            self.nodes[name].wipe()
+            return
         self._host(name).disks.wipe(DATA)
 
     def rot(self, name: str) -> bool:
@@ -218,6 +231,8 @@ class SimCluster:
             case "full-disk":
                 self._disk_failed.add(name)
                 host.disks.fill()
+            case "failing-journal" if JOURNAL in host.disks.names():
+                host.disks.fail(JOURNAL, "write" if self._dice.random() < 0.5 else "sync")
             case "failing-disk" if DATA in host.disks.names():
                 self._disk_failed.add(name)
                 host.disks.fail(DATA, "write" if self._dice.random() < 0.5 else "sync")

@@ -10,6 +10,8 @@ from sim_cluster import SimCluster, quiet
 from sim_nodes import sim_run, truth_spans
 
 from chaos.breaks import BREAKS
+from chaos.sim.swarm.kinds import SANDBOXER_STEPS
+from chaos.sim.syscalls import STEPS
 from chaos.sim.world import World
 
 FOREVER = sim_run("forever", 0, "obeys", "alone")
@@ -168,3 +170,7 @@ def test_the_same_seed_gives_the_same_trace_of_the_whole_cluster() -> None:
 
     assert digest(1) == digest(1)
     assert digest(1) != digest(2)
+
+
+def test_a_campaign_can_name_every_step_at_which_a_sandboxer_dies() -> None:
+    assert len(STEPS) == SANDBOXER_STEPS

@@ -44,6 +44,14 @@ class Stage(Protocol):
         """SIGKILL a machine's replica or agent, or its process of that name; harmless if it does not run."""
         ...
 
+    def tear(self, name: str, step: int) -> None:
+        """Kill a node's sandboxer in the middle of the next such step; see `chaos.sim.syscalls.STEPS`."""
+        ...
+
+    def stop_agent(self, name: str) -> None:
+        """Tell a node's agent to end."""
+        ...
+
     def power_off(self, name: str) -> None:
         """Crash everything on a machine and lose what was not synced."""
         ...
@@ -61,7 +69,7 @@ class Stage(Protocol):
         ...
 
     def wipe(self, name: str) -> None:
-        """Empty a machine's disk; it must be off."""
+        """Empty a machine's disk; a replica's must be off, a node's agent and sandboxer are killed."""
         ...
 
     def rot(self, name: str) -> bool:
@@ -69,7 +77,7 @@ class Stage(Protocol):
         ...
 
     def disk_fault(self, name: str, kind: str, amount: int) -> None:
-        """Put ``slow-disk`` (ms), ``hung-disk``, ``full-disk`` or ``failing-disk`` into force."""
+        """Put ``slow-disk`` (ms), ``hung-disk``, ``full-disk``, ``failing-disk`` or ``failing-journal`` into force."""
         ...
 
     def disk_heal(self, name: str, kind: str) -> None:
@@ -188,6 +196,16 @@ class Injector:
                 stage.crash(name)
             case "kill-sandboxer":
                 stage.crash(name, "sandboxer")
+            case "kill-node" | "upgrade" | "wipe-agent":
+                self._down.setdefault(name, set()).add(number)
+                if fault.kind == "upgrade":
+                    stage.stop_agent(name)
+                elif fault.kind == "kill-node":
+                    stage.crash(name, "both")
+                else:
+                    stage.wipe(name)
+            case "tear-sandboxer":
+                stage.tear(name, fault.amount)
             case "power" | "power-agent" | "power-all" | "wipe" | "rot":
                 self._down.setdefault(name, set()).add(number)
                 stage.power_off(name)
@@ -239,6 +257,9 @@ class Injector:
 
 WORDS: Final = {
     "kill-agent": "kill",
+    "kill-node": "kill",
+    "upgrade": "kill",
+    "wipe-agent": "kill",
     "power": "kill",
     "power-agent": "kill",
     "power-all": "kill",

@@ -14,6 +14,8 @@ from msgspec import Struct
 
 from chaos.sim.swarm.profile import Profile
 
+SANDBOXER_STEPS: Final = 5
+"""Of `chaos.sim.syscalls.STEPS`."""
 QUIET_MS: Final = 2_000
 """Before the first fault: the cluster is founded and has a leader."""
 
@@ -161,6 +163,16 @@ def _power_all(dice: Random, profile: Profile) -> Fault:
     return Fault("power-all", *_window(dice, profile, 50, 2_000), profile.replica_names)
 
 
+def _tear(dice: Random, profile: Profile) -> Fault:
+    """It takes until the next such step, and lasts no time."""
+    at, length = _window(dice, profile, 50, 2_000)
+    return Fault("tear-sandboxer", at, length, (_agent(dice, profile),), amount=dice.randrange(SANDBOXER_STEPS))
+
+
+def _journal(dice: Random, profile: Profile) -> Fault:
+    return Fault("failing-journal", *_window(dice, profile, 50, 2_000), (_agent(dice, profile),))
+
+
 def _disk(kind: str, amounts: Callable[[Random], int]) -> Callable[[Random, Profile], Fault]:
     def draw(dice: Random, profile: Profile) -> Fault:
         return Fault(kind, *_long(dice, profile), (_named(dice, profile),), amount=amounts(dice))
@@ -241,6 +253,14 @@ _ALL: Final = (
     Kind(
         "kill-sandboxer", "process", "a sandboxer is killed; its agent starts another", _brief("kill-sandboxer", _agent)
     ),
+    Kind(
+        "kill-node",
+        "process",
+        "agent and sandboxer of a node are killed at once; an agent comes back at the end",
+        _brief("kill-node", _agent),
+    ),
+    Kind("tear-sandboxer", "process", "a sandboxer is killed in the middle of a step (its number)", _tear),
+    Kind("upgrade", "process", "an agent is told to end, and another is started at the end", _brief("upgrade", _agent)),
     Kind("pause", "process", "a machine stands still, its clock does not", _brief("pause", _any)),
     Kind("power", "machine", "a replica's machine loses power and all unsynced bytes", _brief("power", _replica)),
     Kind(
@@ -253,6 +273,13 @@ _ALL: Final = (
         "a replica comes back with an empty disk (fewer than half of them in a run)",
         _brief("wipe", _named),
     ),
+    Kind(
+        "wipe-agent",
+        "disk",
+        "a node's agent and sandboxer are killed, and come back to an empty directory",
+        _brief("wipe-agent", _agent),
+    ),
+    Kind("failing-journal", "disk", "a write of a sandboxer's journal fails", _journal),
     Kind("rot", "disk", "a synced byte of a replica's log changes while it is down (likewise)", _brief("rot", _named)),
     Kind(
         "slow-disk",
