@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from agents.sandboxer import users
+from agents.sandboxer.launcher import Launcher
+from agents.sandboxer.output import Outputs
 from agents.sandboxer.users import BLOCK, NoUsers, Users, claim, parse_range
 
 FIRST = 1 << 30
@@ -56,11 +60,17 @@ def test_a_block_stays_its_nodes_while_an_init_holds_the_claim(tmp_path: Path) -
     assert claim(only(2), "other", directory).first != first.first
     second = claim(only(2), "node", directory)
     assert second.first == first.first
-    second.close()
+    block = range(first.first, first.first + BLOCK)
+    of_another = os.dup(second.lock)
+    os.close(of_an_init)
+    os.close(second.lock)  # killed as well
     with pytest.raises(NoUsers):
-        claim(range(first.first, first.first + BLOCK), "third", directory)
-    os.close(of_an_init)  # and with the last of them it is free
-    assert claim(range(first.first, first.first + BLOCK), "third", directory).first == first.first
+        claim(block, "third", directory)
+    claim(block, "node", directory).close()  # ended in order, which does not give back what another still has
+    with pytest.raises(NoUsers):
+        claim(block, "third", directory)
+    os.close(of_another)  # and with the last of them it is free
+    assert claim(block, "third", directory).first == first.first
 
 
 def test_a_claim_that_was_given_back_meanwhile_is_not_mistaken_for_one_held(
@@ -95,6 +105,20 @@ def test_a_number_is_not_given_again_while_its_workload_is_kept(tmp_path: Path) 
     node.free("kept")
     node.free("unknown")
     assert node.take("next") == FIRST + 7
+
+
+def test_an_ended_attempts_user_is_taken_until_its_output_is_discarded(tmp_path: Path) -> None:
+    me = os.getuid() or FIRST + 7
+    outputs = Outputs(str(tmp_path / "allocations"), 1 << 20)
+    for fd in outputs.open("old@1", me if os.getuid() == 0 else 0):
+        os.close(fd)
+    node = Users(me - 7, -1, str(tmp_path / "none"))
+    nothing: Any = SimpleNamespace(boot_id=lambda: "boot")
+    launcher = Launcher(nothing, outputs, nothing, nothing, nothing, {}, node)
+    assert me not in {node.take(f"w{number}") for number in range(BLOCK - 1)}
+    launcher.discard("old@1")
+    assert not os.path.exists(outputs.path("old@1"))
+    assert node.take("next") == me
 
 
 def test_numbers_go_round_the_block_before_one_is_used_again(tmp_path: Path) -> None:
