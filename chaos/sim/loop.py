@@ -24,6 +24,7 @@ from chaos.sim.report import Deadlock, Livelock, waiting_tasks
 
 LIVELOCK_STEPS: Final = 1_000_000
 """So many steps without time passing are a livelock."""
+_OWNERS: Final = ("handle", "task", "future")
 COMPACT_AT: Final = 512
 """Cancelled timers are dropped from the heap when there are more than so many, and more than half of all."""
 
@@ -55,7 +56,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self._timers: list[tuple[int, int, SimTimer]] = []
         self._sequence = 0
         self._clock_resolution = 1e-9
-        self.set_exception_handler(_keep_failure)
+        self.buried = False
 
     # -- asyncio's interface ----------------------------------------------------------------
 
@@ -103,6 +104,14 @@ class SimLoop(asyncio.BaseEventLoop):
             when_ns += 1  # who compares `time()` with `when` then must not find it too early, or it never ends
         delay_ns = life.clock.true_delay_ns(when_ns - life.clock.now_ns())
         return self._set_timer(self.now + delay_ns, callback, args, context, life)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Keep what nobody caught, with the life that it happened in."""
+        if self.buried:
+            return
+        owners = [getattr(context.get(name), "life", None) for name in _OWNERS]
+        life = next(filter(None, owners), LIFE.get())
+        self.failures.append((self.now, life.name, str(context.get("message")), context.get("exception")))
 
     def create_future(self) -> asyncio.Future[Any]:
         """A future with a hash that repeats."""
@@ -168,6 +177,7 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def bury(self) -> None:
         """End every coroutine, drop everything that waits, and close."""
+        self.buried = True
         for task in sorted(asyncio.all_tasks(self), key=hash):
             if isinstance(task, SimTask):
                 task.bury()
@@ -254,8 +264,9 @@ class SimLoop(asyncio.BaseEventLoop):
     def _failed(self, handle: SimHandle, error: BaseException) -> None:
         if handle.life is ROOT:
             raise error  # the world or its harness is wrong: nothing that follows would mean anything
-        context = {"message": f"exception in callback {handle!r}", "exception": error, "handle": handle}
-        handle._context.run(self.call_exception_handler, context)
+        self.call_exception_handler(
+            {"message": f"exception in callback {handle!r}", "exception": error, "handle": handle}
+        )
 
     def _process_events(self, event_list: Any) -> None:
         """There are none."""
@@ -273,8 +284,3 @@ def _divert(handle: SimHandle) -> None:
 def _release(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
-
-
-def _keep_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    assert isinstance(loop, SimLoop), "another loop's failure"
-    loop.failures.append((loop.now, LIFE.get().name, str(context.get("message")), context.get("exception")))

@@ -124,7 +124,6 @@ class World:
         hook, sys.unraisablehook = sys.unraisablehook, _unheard
         disabled = logging.root.manager.disable
         logging.disable()
-        self.loop.set_exception_handler(_unheard)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

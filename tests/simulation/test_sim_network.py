@@ -342,6 +342,7 @@ def test_a_writer_waits_while_nobody_reads_and_goes_on_when_somebody_does() -> N
         async def read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await asyncio.sleep(5)
             done.set_result(len(await reader.read(-1)))
+            writer.close()
 
         await asyncio.start_server(read, "b", PORT)
         return await done
