@@ -211,3 +211,25 @@ def test_the_release_of_an_attempt_on_a_lost_node_does_not_free_its_successor():
     run.at(4, "n1", "place", do="release", index=8, attempt=1, epoch=5, node="a1", **place)
     run.at(5, "n1", "place", do="bind", index=9, attempt=3, epoch=9, node="a3", **place)
     assert one_bind_per_attempt(run.trace).ok is False
+
+
+def lease(n: int, at_ms: int, do: str, left_ms: int | None = None, inc: str = "agent") -> Event:
+    fields = {"do": do, "node": "a1"} | ({} if left_ms is None else {"left_ms": left_ms})
+    return Event((at_ms << 16) + n, "a1", inc, n, at_ms / 1000, "lease", fields)
+
+
+def stops(n: int, at_ms: int) -> Event:
+    fields = {"do": "stop", "allocation": "default/j.0", "epoch": 4, "on_disconnect": "stop"}
+    return Event((at_ms << 16) + n, "a1", "box", n, at_ms / 1000, "run", fields)
+
+
+def test_within_a_millisecond_the_order_of_agent_and_sandboxer_says_nothing() -> None:
+    ended = Trace([lease(1, 50, "expire", inc="box"), lease(2, 50, "grant", 900), stops(3, 50)])
+    assert absence_never_stops(ended).ok is True
+    later = Trace([lease(1, 50, "expire", inc="box"), lease(1, 51, "grant", 900), stops(2, 52)])
+    assert absence_never_stops(later).ok is False
+
+
+def test_a_confirmation_that_came_too_late_gives_no_lease() -> None:
+    late = Trace([lease(1, 50, "expire", inc="box"), lease(1, 51, "grant", -20), stops(2, 52)])
+    assert absence_never_stops(late).ok is True

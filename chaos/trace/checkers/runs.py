@@ -12,7 +12,7 @@ from chaos.trace.runs import Attempt, attempts, overlap_ms, successions
 
 ORDERED_END = "sandboxer stops its workloads"
 """What a sandboxer writes before it stops everything because it was told to end."""
-GIVEN = ("grant", "renew", "confirm")
+GIVEN = ("grant", "renew")
 STOPPING_JOB = ("submit", "stop", "collect")
 STOPPING_NODE = ("lost", "state")
 EVICTING = ":NoExecute"
@@ -56,7 +56,7 @@ def absence_never_stops(trace: Trace) -> Finding:
     """A node stops a workload only by a committed order, its lease's end, or its sandboxer's ordered end."""
     verdict = Verdict("absence-never-stops")
     orders = _orders(trace)
-    expired: set[str] = set()
+    expired: dict[str, Event] = {}
     ends = [event for event in trace.kind("note") if event.text("text") == ORDERED_END]
     reached = max((event.number("index") for event in trace.kind("apply")), default=0)
     for event in trace.kind("run", "lease"):
@@ -81,12 +81,22 @@ def absence_never_stops(trace: Trace) -> Finding:
     return verdict.finding("nothing was stopped")
 
 
-def _note_lease(event: Event, expired: set[str]) -> None:
-    """Keep `expired` the nodes whose lease has run out and was not given anew."""
+def _note_lease(event: Event, expired: dict[str, Event]) -> None:
+    """Keep `expired` the nodes whose lease has run out and was not given anew, by whom and when.
+
+    Agent and sandboxer tell without hearing each other, so within a millisecond their order says nothing: what the
+    sandboxer ends at that moment it ends for the lease that ran out.
+    """
     if event.f.get("do") == "expire":
-        expired.add(event.n)
-    elif event.f.get("do") in GIVEN:
-        expired.discard(event.n)
+        expired[event.n] = event
+    elif _is_given(event) and event.n in expired and event.ms > expired[event.n].ms:
+        del expired[event.n]
+
+
+def _is_given(event: Event) -> bool:
+    """Whether a lease is given that lasts: a confirmation may come too late to be worth anything."""
+    left_ms = event.f.get("left_ms", 1)
+    return event.f.get("do") in GIVEN and isinstance(left_ms, int) and left_ms > 0
 
 
 def _orders(trace: Trace) -> dict[str, list[Event]]:
@@ -140,7 +150,7 @@ def fencing(trace: Trace) -> Finding:
         if event.k == "lease":
             if event.f.get("do") == "expire":
                 without_lease[event.n] = event
-            elif event.f.get("do") in GIVEN:
+            elif _is_given(event):
                 without_lease.pop(event.n, None)
             continue
         if event.f.get("do") in ("began", "ended", "emptied", "harmed"):
