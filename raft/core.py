@@ -96,6 +96,8 @@ class Core:
         state = self._state
         if event.now_ns > state.now_ns:
             state.now_ns = event.now_ns
+        if state.role is Role.LEADER and not isinstance(event, Persisted):
+            self._replication.check_disk()
         match event:
             case Received():
                 self._on_received(event)

@@ -51,8 +51,9 @@ class Replication:
 
     @property
     def deadline_ns(self) -> int:
-        """When the leader must be woken: to beat, to announce a commit, or to look after its majority."""
-        return min(self.beat_deadline_ns, self.commit_deadline_ns, self._office_deadline_ns)
+        """When the leader must be woken: to beat, to announce a commit, or to look after its majority and its disk."""
+        disk_deadline_ns = self._state.disk_deadline_ns() if self._state.progress else NEVER_NS
+        return min(self.beat_deadline_ns, self.commit_deadline_ns, self._office_deadline_ns, disk_deadline_ns)
 
     def start(self) -> None:
         """Open the term with a no-op: only an entry of the own term can commit the earlier ones (§5.4.2, §8)."""
@@ -274,7 +275,7 @@ class Replication:
         return jointly_agreed(state.halves, heard) + state.config.election_timeout_ns
 
     def check_office(self) -> None:
-        """Step down without a majority in contact, or when our own disk hangs (§6.2).
+        """Step down without a majority in contact (§6.2).
 
         Protects liveness: a leader that can commit nothing must not keep followers from electing another.
         """
@@ -282,7 +283,15 @@ class Replication:
         self._office_deadline_ns = self._quorum_deadline_ns()
         if state.now_ns >= self._office_deadline_ns:
             state.become(Role.FOLLOWER, None, "no majority answered within the election timeout (check-quorum)")
-        elif state.disk_stalls() and state.progress:
+
+    def check_disk(self) -> None:
+        """Step down when an own write hangs for an election timeout, before anything else that the moment brings.
+
+        Such a leader must renew nobody's patience or lease any more: no heartbeat, no read's round, no late answer to
+        one counts after this.  A sole voter stays, since nobody could take its place.
+        """
+        state = self._state
+        if state.progress and state.disk_stalls():
             state.become(Role.FOLLOWER, None, "its own write hangs longer than the election timeout")
 
 

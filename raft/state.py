@@ -206,10 +206,14 @@ class State:
         """Whether a leader was heard within the shortest election timeout (§6: stickiness)."""
         return self.leader is not None and self.now_ns < self.leader_heard_ns + self.config.election_timeout_ns
 
-    def disk_stalls(self) -> bool:
-        """Whether an own write has been in flight for longer than an election timeout."""
+    def disk_deadline_ns(self) -> int:
+        """When the oldest own write in flight will have taken an election timeout; `NEVER_NS` when there is none."""
         oldest = self.durability.oldest_write_ns
-        return oldest is not None and self.now_ns - oldest > self.config.election_timeout_ns
+        return NEVER_NS if oldest is None else oldest + self.config.election_timeout_ns
+
+    def disk_stalls(self) -> bool:
+        """Whether an own write has been in flight for an election timeout."""
+        return self.now_ns >= self.disk_deadline_ns()
 
     # -- changes -------------------------------------------------------------------------------
 

@@ -207,7 +207,9 @@ class Invariants:
         if isinstance(message, AppendReply) and message.accepted:
             known = message.term == core.term and core.log.base_index <= message.match_index <= core.last_index
             term = core.log.term_at(message.match_index) if known else None
-            if message.match_index > disk.last_index or (known and not disk.holds(message.match_index, term or 0)):
+            # Of an earlier term than the disk's: an elected leader has overwritten it since, in the write that let it go.
+            missing = message.term >= disk.hard_state.term and message.match_index > disk.last_index
+            if missing or (known and not disk.holds(message.match_index, term or 0)):
                 raise Violation(
                     "acknowledged-durably", f"{node} acknowledged {message.match_index} before it was on disk"
                 )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from raft.durability import Durability
-from raft.effects import Appended, Persist, Send
+from raft.effects import Appended, Persist, ReadReady, ReadRefused, Send
 from raft.events import Proposal, Proposed
 from raft.log import Log
 from raft.messages import COMMAND, Append, AppendReply, Entry, VoteReply, VoteRequest
@@ -187,9 +187,48 @@ def test_a_leader_whose_own_write_hangs_steps_down_and_does_not_stand_again() ->
         table.deliver()
         table.sync("n2", "n3")
         assert table.now < start + 2 * T
-    assert table.now > start + T
+    assert table.now == start + T, "to the moment"
     table.tick("n1")
     assert table["n1"].role == "follower", "a term it cannot write would only stand in the way"
     table.sync("n1")
     table.tick("n1")
     assert table["n1"].role == "pre-candidate"
+
+
+def test_it_steps_down_to_the_moment_and_sends_nothing_that_renews_anything_after_it() -> None:
+    table = Table(heartbeat_ns=T - 1)
+    table.elect("n1")
+    table.propose("n1", b"a")
+    hung = table.now
+    table.deliver()
+    table.sync("n2", "n3")
+    table.deliver()
+    assert table["n1"].commit_index == table["n1"].last_index, "the others have it: the leader's disk is not needed"
+    table.read("n1", 1)
+    assert table["n1"].next_deadline_ns() <= hung + T
+    table.tick("n1", hung + T)
+    assert table["n1"].role == "follower"
+    assert [effect.id for effect in table.seen("n1", ReadRefused)] == [1]
+    table.mail.clear()
+    table.read("n1", 2)
+    for name in ("n2", "n3"):  # late answers to the round that began before
+        table.receive(name, "n1", AppendReply(table["n1"].term, True, table["n1"].last_index, 0, 0, 1))
+    for _ in range(8):
+        table.tick("n1")
+    assert not [message for sender, _, message in table.mail if sender == "n1" and isinstance(message, Append)]
+    assert [effect.id for effect in table.seen("n1", ReadRefused)] == [1, 2]
+    assert not table.seen("n1", ReadReady)
+
+
+def test_a_late_answer_confirms_nothing_once_the_write_has_hung_too_long() -> None:
+    """The answers of the round come before the timer: whichever is first, the read is not confirmed."""
+    table = Table()
+    table.elect("n1")
+    table.propose("n1", b"a")
+    table.deliver()
+    table.sync("n2", "n3")
+    table.read("n1", 1)
+    table.take()
+    table.now += T
+    table.receive("n2", "n1", AppendReply(table["n1"].term, True, table["n1"].last_index, 0, 0, 1))
+    assert not table.seen("n1", ReadReady)
