@@ -207,7 +207,7 @@ class Invariants:
         if isinstance(message, AppendReply) and message.accepted:
             known = message.term == core.term and core.log.base_index <= message.match_index <= core.last_index
             term = core.log.term_at(message.match_index) if known else None
-            # Of an earlier term than the disk's: an elected leader has overwritten it since, in the write that let it go.
+            # Of an earlier term than the disk's: an elected leader has overwritten it, in the write that it waited for.
             missing = message.term >= disk.hard_state.term and message.match_index > disk.last_index
             if missing or (known and not disk.holds(message.match_index, term or 0)):
                 raise Violation(
