@@ -2,39 +2,34 @@
 
 Owns: the shapes.  Must not know: when they run.
 
-asyncio's own handles would do, but each costs three times as much to make, and the loop makes a hundred thousand a
-second.  Tasks and futures hash by a counter, because sets of them are iterated in the order of their hashes, which
-for asyncio's own are addresses in memory.
+asyncio's own handles would do, but each costs several times as much to make, and a run makes a hundred thousand.
+Tasks and futures hash by a counter, because sets of them are iterated in the order of their hashes, which for
+asyncio's own are addresses in memory.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+from msgspec import Struct
 
 from chaos.sim.lives import LIFE, ROOT, Life
 
 BURIALS_MAX: Final = 100
 """A coroutine that awaits so often in its `finally` blocks is left to the garbage collector."""
 
-if TYPE_CHECKING:
-    from chaos.sim.loop import SimLoop
 
+class SimHandle(Struct, eq=False):
+    """One callback that is ready or will be; does what `asyncio.Handle` does."""
 
-class SimHandle(asyncio.Handle):
-    """One callback that is ready or will be."""
-
-    __slots__ = ("life",)
-
-    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...], context: Context, life: Life) -> None:
-        self._callback: Any = callback
-        self._args: Any = args
-        self._context = context
-        self._cancelled = False
-        self.life = life
+    _callback: Any
+    _args: Any
+    _context: Context
+    life: Life
+    _cancelled: bool = False
 
     def cancel(self) -> None:
         """Never run it."""
@@ -62,27 +57,11 @@ class SimHandle(asyncio.Handle):
         return f"<{type(self).__name__} {self._callback!r} of {self.life.name}>"
 
 
-class SimTimer(SimHandle):
-    """One callback at a moment; `when_ns` is true time."""
+class SimTimer(SimHandle, eq=False):
+    """One callback at a moment, `when_ns` of true time; does what `asyncio.TimerHandle` does."""
 
-    __slots__ = ("_loop", "when_ns")
-
-    def __init__(
-        self,
-        when_ns: int,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        context: Context,
-        life: Life,
-        loop: SimLoop,
-    ) -> None:
-        self.when_ns = when_ns
-        self._callback = callback
-        self._args = args
-        self._context = context
-        self._cancelled = False
-        self.life = life
-        self._loop = loop
+    when_ns: int = 0
+    _loop: Any = None
 
     def cancel(self) -> None:
         """Never run it."""
@@ -93,8 +72,8 @@ class SimTimer(SimHandle):
 
     def when(self) -> float:
         """When it is due, on the loop's clock as its life sees it."""
-        clock = self.life.clock
-        return (clock.now_ns() + (self.when_ns - self._loop.now)) / 1e9
+        seconds: float = (self.life.clock.now_ns() + (self.when_ns - self._loop.now)) / 1e9
+        return seconds
 
 
 class Numbers:

@@ -152,7 +152,7 @@ class SimLoop(asyncio.BaseEventLoop):
     def at_root(self, when_ns: int, context: Context, callback: Callable[..., object], *args: Any) -> SimTimer:
         """Run `callback` at a true moment in `context`, even if its life is halted: the world acts, not the life."""
         self._sequence += 1
-        timer = SimTimer(when_ns, callback, args, context, ROOT, self)
+        timer = SimTimer(callback, args, context, ROOT, False, when_ns, self)
         heapq.heappush(self._timers, (when_ns, self._sequence, timer))
         return timer
 
@@ -192,7 +192,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self, when_ns: int, callback: Callable[..., object], args: tuple[Any, ...], context: Context, life: Life
     ) -> SimTimer:
         self._sequence += 1
-        timer = SimTimer(when_ns, callback, args, context, life, self)
+        timer = SimTimer(callback, args, context, life, False, when_ns, self)
         heapq.heappush(self._timers, (when_ns, self._sequence, timer))
         return timer
 
