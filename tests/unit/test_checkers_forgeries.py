@@ -347,6 +347,17 @@ def test_a_forgery_is_found_and_its_events_are_named(forge: Forge, invariant: st
     assert found.detail
 
 
+def test_the_numbers_of_another_life_of_an_agent_prove_nothing() -> None:
+    made = full_run()
+    made.ms += 60_000
+    made.start("a1", "000000ee")
+    made.emit(
+        "a1", "lease", do="grant", node="a1", registration=9, sent_ns=7 * MS_NS, deadline_ns=7 * MS_NS + LEASE_MS * MS_NS,
+        left_ms=LEASE_MS - 4, number=1, lease_ms=LEASE_MS,
+    )  # fmt: skip
+    assert finding(made, "lease-from-send").ok is True
+
+
 def test_every_checker_has_a_forgery_that_it_finds() -> None:
     assert {name for _, name in (*FORGERIES, *OLDER)} == set(CHECKERS)
 

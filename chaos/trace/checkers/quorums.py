@@ -167,8 +167,7 @@ def cut_off_leader_steps_down(trace: Trace) -> Finding:
         if event.f.get("role") == "leader" and roster is not None:
             terms[life] = (event, roster)
     for life, (event, roster) in terms.items():
-        last = trace.events[-1].hlc if trace.lives[life].next_hlc is None else trace.lives[life].last_hlc
-        spans.append((event, roster, (last >> 16) / 1000))
+        spans.append((event, roster, (trace.lives[life].last_hlc >> 16) / 1000))  # it lives for as long as it tells
     for leader, roster, end_s in spans:
         patience = patience_s.get((leader.n, leader.inc), 0.0)
         if patience > TOLD_S:
