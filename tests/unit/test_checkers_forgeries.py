@@ -352,8 +352,8 @@ def test_the_numbers_of_another_life_of_an_agent_prove_nothing() -> None:
     made.ms += 60_000
     made.start("a1", "000000ee")
     made.emit(
-        "a1", "lease", do="grant", node="a1", registration=9, sent_ns=7 * MS_NS, deadline_ns=7 * MS_NS + LEASE_MS * MS_NS,
-        left_ms=LEASE_MS - 4, number=1, lease_ms=LEASE_MS,
+        "a1", "lease", do="grant", node="a1", registration=9, number=1, lease_ms=LEASE_MS, left_ms=LEASE_MS - 4,
+        sent_ns=7 * MS_NS, deadline_ns=7 * MS_NS + LEASE_MS * MS_NS,
     )  # fmt: skip
     assert finding(made, "lease-from-send").ok is True
 
