@@ -1,67 +1,33 @@
 """Deliberate bugs for the live system: proof that the checkers see what they claim to see.
 
-Owns: the list of breaks, and putting one in force at the start of a process.
+Owns: putting a break in force at the start of a process, or around a simulated world.
 Must not know: checkers, scenarios, traces; and they must not know this package (an import contract).
 
-A break replaces exactly one production function of one module, by name, before that module's
-users are imported.  Nothing in production knows of it.
+A break replaces exactly one production function, of a module or of a class, by name.  Nothing in production knows of
+it.
+A function of a module is called through that module, or from within it, or a break of it would not be seen.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import structlog
-from msgspec import Struct
 
-from chaos.breaks.absence_stops import stops_of
-from chaos.breaks.no_fencing import deadline_ns
+from chaos.breaks.zoo import ALL, Break
 from chaos.errors import BreakUnknown
 from cluster.trace import PROCESS_META
+
+LIVE_ROLES = ("replica", "agent")
+"""Processes that can be started with a break; a sandboxer loads nothing of ours but itself."""
 
 log = structlog.get_logger(__name__)
 
 
-class Break(Struct, frozen=True):
-    """One deliberate bug.
-
-    `role`: the kind of process it lives in.  `checker`: the invariant that must find it.
-    """
-
-    name: str
-    lesson: str
-    role: str
-    module: str
-    function: str
-    replacement: Callable[..., Any]
-    checker: str
-
-
-_ALL = (
-    Break(
-        "no-fencing",
-        "the sandboxer's deadline never comes, so a workload runs on after its lease",
-        "agent",
-        "agents.lease",
-        "deadline_ns",
-        deadline_ns,
-        "at-most-one-process",
-    ),
-    Break(
-        "absence-stops",
-        "what a desired set does not name is stopped, as if absence were an order",
-        "agent",
-        "agents.reconcile",
-        "stops_of",
-        stops_of,
-        "absence-never-stops",
-    ),
-)
-
-BREAKS: dict[str, Break] = {each.name: each for each in _ALL}
+BREAKS: dict[str, Break] = {each.name: each for each in ALL}
 
 
 def find_breaks(names: Iterable[str]) -> list[Break]:
@@ -78,6 +44,16 @@ def find_breaks(names: Iterable[str]) -> list[Break]:
     return found
 
 
+def place_of(each: Break) -> tuple[Any, str]:
+    """(module or class, name) of what a break replaces."""
+    owner: Any = importlib.import_module(each.module)
+    *classes, name = each.function.split(".")
+    for inner in classes:
+        owner = getattr(owner, inner)
+    assert callable(getattr(owner, name, None)), f"{each.module} has no function {each.function}"
+    return owner, name
+
+
 def break_process(names: Iterable[str], role: str) -> list[Break]:
     """Put the breaks that concern a process of this role in force; loud in its log and in its trace's meta.
 
@@ -88,9 +64,8 @@ def break_process(names: Iterable[str], role: str) -> list[Break]:
     for each in wanted:
         if each.role != role:
             raise BreakUnknown(f"the break {each.name} is one of {each.role}s, not of {role}s")
-        module = importlib.import_module(each.module)
-        assert callable(getattr(module, each.function, None)), f"{each.module} has no function {each.function}"
-        setattr(module, each.function, each.replacement)
+        owner, name = place_of(each)
+        setattr(owner, name, each.replacement)
         log.warning("DELIBERATELY BROKEN", broken=each.name, replaces=f"{each.module}.{each.function}", why=each.lesson)
     if wanted:
         PROCESS_META["breaks"] = [each.name for each in wanted]
@@ -108,10 +83,10 @@ def in_force(names: Iterable[str]) -> Iterator[None]:
     replaced = []
     try:
         for each in wanted:
-            module = importlib.import_module(each.module)
-            replaced.append((module, each.function, getattr(module, each.function)))
-            setattr(module, each.function, each.replacement)
+            owner, name = place_of(each)
+            replaced.append((owner, name, getattr(owner, name)))
+            setattr(owner, name, each.replacement)
         yield
     finally:
-        for module, function, original in reversed(replaced):
-            setattr(module, function, original)
+        for owner, name, original in reversed(replaced):
+            setattr(owner, name, original)

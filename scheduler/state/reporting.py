@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from scheduler.commands import AllocationStatus, ReportStatus, StopUnknown
 from scheduler.model import AllocationState, Exit, ExitReason
-from scheduler.state.allocations import NONE
+from scheduler.state.allocations import NONE, AttemptTable
 from scheduler.state.books import Books
 from scheduler.state.results import Change, StatusResult, StopsResult
 
@@ -60,7 +60,7 @@ def report(books: Books, index: int, command: ReportStatus) -> StatusResult:
         elif not books.is_live(row):
             stale += 1
             _contradiction(books, slot, status, unknown, index)
-        elif status.sequence <= books.attempts.sequence[row]:
+        elif not is_news(books.attempts, row, status):
             stale += 1
         else:
             applied += 1
@@ -75,6 +75,11 @@ def report(books: Books, index: int, command: ReportStatus) -> StatusResult:
         taken=tuple(taken),
         changes=tuple(changes),
     )
+
+
+def is_news(attempts: AttemptTable, row: int, status: AllocationStatus) -> bool:
+    """Whether a report is newer than the last one that counted: they are repeated, and may overtake each other."""
+    return status.sequence > attempts.sequence[row]
 
 
 def stop_unknown(books: Books, index: int, command: StopUnknown) -> StopsResult:

@@ -70,11 +70,13 @@ def known_breaks(breaks: tuple[str, ...]) -> dict[str, list[str]]:
     """
     roles: dict[str, list[str]] = {}
     if breaks:
-        from chaos.breaks import find_breaks
+        from chaos.breaks import LIVE_ROLES, find_breaks
         from chaos.errors import BreakUnknown
 
         try:
             for each in find_breaks(breaks):
+                if each.role not in LIVE_ROLES:
+                    raise BreakUnknown(f"the break {each.name} needs a simulated node", hint="see `skerry sim --break`")
                 roles.setdefault(each.role, []).append(each.name)
         except BreakUnknown as error:
             raise UsageError(error.message, hint=error.hint or "") from None

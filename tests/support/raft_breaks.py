@@ -12,74 +12,42 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from chaos.breaks import BREAKS as ZOO
+from chaos.breaks import place_of
 from raft import quorum
 from raft.configuration import halves
-from raft.core import Core
 from raft.durability import Durability
 from raft.effects import Apply, Role, TakeChunk
 from raft.election import Elections
 from raft.log import HASH_START, Log
-from raft.messages import Configuration, Entry, HardState, SnapshotChunk, SnapshotHeader, encode_configuration
+from raft.messages import Configuration, Entry, SnapshotChunk, SnapshotHeader
 from raft.progress import Progress
-from raft.quorum import Halves, agreed
+from raft.quorum import Halves
 from raft.reads import Reads
-from raft.replication import Replication, commit
+from raft.replication import Replication
 from raft.snapshots import describe
 from raft.snapshotter import Snapshotter
-from raft.state import Recovered, State
-from raft.store.log_store import LogStore
+from raft.state import State
 from raft.store.segments import segment_name
 from raft.store.snapshots import SnapshotStore
 
 
-def double_vote(patch: pytest.MonkeyPatch) -> None:
-    """A voter forgets that it voted in this term."""
-    original = Elections.answer_vote
+def from_the_zoo(name: str) -> Callable[[pytest.MonkeyPatch], None]:
+    """A deliberate bug that whole simulated clusters are run with, too (`chaos.breaks`)."""
 
-    def answer_vote(self: Elections, sender: str, request: Any) -> None:
-        if self._state.role != "leader":
-            self._state.voted_for = None
-        original(self, sender, request)
+    def put_in_force(patch: pytest.MonkeyPatch) -> None:
+        owner, function = place_of(ZOO[name])
+        patch.setattr(owner, function, ZOO[name].replacement)
 
-    patch.setattr(Elections, "answer_vote", answer_vote)
-    patch.setattr(LogStore, "_check", lambda self, hard_state, entries: None)
+    put_in_force.__name__ = name.replace("-", "_")
+    return put_in_force
 
 
-def forgotten_vote(patch: pytest.MonkeyPatch) -> None:
-    """A restart keeps the term and loses the vote."""
-    original = Core.__init__
-
-    def init(self: Core, config: Any, recovered: Recovered, dice: Any, now_ns: int) -> None:
-        forgotten = HardState(recovered.hard_state.term, None)
-        original(self, config, replace(recovered, hard_state=forgotten), dice, now_ns)
-
-    patch.setattr(Core, "__init__", init)
-    patch.setattr(LogStore, "_check", lambda self, hard_state, entries: None)
-
-
-def commit_of_an_earlier_term(patch: pytest.MonkeyPatch) -> None:
-    """Figure 8: an entry of an earlier term is committed by counting copies."""
-
-    def advance_commit(self: Replication) -> None:
-        state = self._state
-        held = [progress.match for progress in state.progress.values()]
-        index = agreed([*held, state.durability.index])
-        if index > state.commit_index:
-            commit(state, index)
-
-    patch.setattr(Replication, "advance_commit", advance_commit)
-
-
-def acknowledgement_before_the_write(patch: pytest.MonkeyPatch) -> None:
-    """Nothing waits for the disk."""
-    original = State.send
-
-    def send(self: State, to: str, message: Any, *, after_persist: bool = False) -> None:
-        original(self, to, message)
-        effect = self.effects[-1]
-        self.effects[-1] = type(effect)(effect.to, effect.message, False)
-
-    patch.setattr(State, "send", send)
+double_vote = from_the_zoo("double-vote")
+vote_not_persisted = from_the_zoo("vote-not-persisted")
+commit_of_an_earlier_term = from_the_zoo("commit-earlier-term-by-count")
+acknowledgement_before_the_write = from_the_zoo("ack-before-sync")
+snapshot_without_its_configuration = from_the_zoo("snapshot-without-configuration")
 
 
 def own_write_counted_at_once(patch: pytest.MonkeyPatch) -> None:
@@ -225,12 +193,6 @@ def snapshot_without_its_hash(patch: pytest.MonkeyPatch) -> None:
     _header(patch, base=lambda header: replace(header.base, prefix_hash=HASH_START))
 
 
-def snapshot_without_its_configuration(patch: pytest.MonkeyPatch) -> None:
-    """A snapshot names nobody as a voter."""
-    nobody = encode_configuration(Configuration("c" * 32, 1, {}))
-    _header(patch, configuration=lambda header: nobody)
-
-
 def log_cut_before_the_snapshot_is_durable(patch: pytest.MonkeyPatch) -> None:
     """The log's segments go as soon as a snapshot of them is begun."""
     original = Snapshotter.consider
@@ -291,7 +253,7 @@ def piece_of_a_deposed_leader(patch: pytest.MonkeyPatch) -> None:
 #: Bug → invariants that may name it, whichever is broken first.
 BREAKS: dict[Callable[[pytest.MonkeyPatch], None], tuple[str, ...]] = {
     double_vote: ("one-vote", "election-safety", "vote-persistence"),
-    forgotten_vote: ("one-vote", "election-safety", "vote-persistence"),
+    vote_not_persisted: ("one-vote", "election-safety", "vote-persistence", "disk-durability"),
     commit_of_an_earlier_term: ("commit-own-term", "leader-completeness", "state-machine-safety"),
     acknowledgement_before_the_write: ("acknowledged-durably", "term-persistence", "vote-persistence"),
     own_write_counted_at_once: ("commit-by-quorum", "acknowledged-durably"),

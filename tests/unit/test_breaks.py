@@ -1,18 +1,18 @@
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Iterator
 
 import pytest
 from click.testing import CliRunner
 
-from chaos.breaks import BREAKS, break_process, find_breaks
+from chaos.breaks import BREAKS, break_process, find_breaks, in_force, place_of
 from chaos.errors import BreakUnknown
 from chaos.trace.checkers import CHECKERS
 from cluster.trace import PROCESS_META
 from scheduler.model import Limits, Workload
 from scheduler.session import Assignment, Desired, StopOrder
+from skerry.cli.daemons import known_breaks
 from skerry.cli.root import root
 from skerry.errors import UsageError
 
@@ -23,12 +23,12 @@ def unbroken() -> Iterator[None]:
     originals = {name: _production(name) for name in BREAKS}
     yield
     for name, function in originals.items():
-        setattr(importlib.import_module(BREAKS[name].module), BREAKS[name].function, function)
+        setattr(*place_of(BREAKS[name]), function)
     PROCESS_META.clear()
 
 
 def _production(name: str):
-    return getattr(importlib.import_module(BREAKS[name].module), BREAKS[name].function)
+    return getattr(*place_of(BREAKS[name]))
 
 
 @pytest.mark.parametrize("name", sorted(BREAKS))
@@ -64,6 +64,33 @@ def test_absence_stops_orders_what_no_record_orders_and_production_does_not():
     live = (("default/a.0", 1), ("default/c.0", 3))
     assert set(_production("absence-stops")(wanted, live)) == {("default/b.0", 2)}
     assert set(BREAKS["absence-stops"].replacement(wanted, live)) == {("default/b.0", 2), ("default/c.0", 3)}
+
+
+@pytest.mark.parametrize("name", sorted(BREAKS))
+def test_a_break_around_a_world_is_taken_back_also_when_it_fails(name):
+    production = _production(name)
+    seen = []
+
+    def fails() -> None:
+        with in_force([name]):
+            seen.append(_production(name))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert seen == [BREAKS[name].replacement]
+    assert _production(name) is production
+
+
+def test_there_are_breaks_of_every_kind_of_process_and_each_teaches_something_else():
+    assert {each.role for each in BREAKS.values()} == {"replica", "agent", "sandboxer"}
+    assert len({each.lesson for each in BREAKS.values()}) == len(BREAKS) >= 26
+    assert len({(each.module, each.function) for each in BREAKS.values()}) == len(BREAKS)
+
+
+def test_a_break_of_the_sandboxer_is_refused_to_live_processes():
+    with pytest.raises(UsageError, match="simulated"):
+        known_breaks(("pid-reuse",))
 
 
 def test_an_unknown_break_is_refused_and_the_known_ones_are_named():
