@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agents.sandboxer import attempt as attempts
 from agents.sandboxer import fence, protocol
+from agents.sandboxer.birth import WAITING_NAME
 from agents.sandboxer.cgroups.base import Backend
 from agents.sandboxer.events import Memory, Status, Survivor
 from agents.sandboxer.fence import NO_LEASE, Lease
 from agents.sandboxer.journal_file import Record
 from agents.sandboxer.kernel import LINUX
 from agents.sandboxer.linux import ProcessStat
-from agents.sandboxer.process import WAITING_NAME
 from agents.sandboxer.spec import Card, Key
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
-from agents.sandboxer import capabilities, linux, namespaces, network, process, seccomp, user_namespace, users
+from agents.sandboxer import capabilities, linux, namespaces, network, seccomp, user_namespace, users
+from agents.sandboxer.birth import Means
 from agents.sandboxer.cgroups import detect
 from agents.sandboxer.cgroups.base import Backend
 
@@ -23,7 +24,7 @@ class Isolation:
     """What can be had here.  `level` is `DEGRADED` if anything that confines a workload is missing."""
 
     backend: Backend
-    means: process.Means
+    means: Means
     no_bridge: str
     """Why workloads cannot have a bridge network; empty if they can."""
     level: str
@@ -54,7 +55,7 @@ def find(cgroups: str, tree: str, directory: str, numbers: str = "") -> Isolatio
     level = DEGRADED if why else FULL.format(backend.kind, network.HOST if no_bridge else network.BRIDGE)
     if no_bridge:
         why.append(f"no bridge network ({no_bridge}): jobs that name no network share the node's")
-    means = process.Means(
+    means = Means(
         namespaces=not no_namespaces,
         user_namespace=ordinary and not no_namespaces,
         capabilities=not no_drop,

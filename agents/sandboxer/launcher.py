@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from agents.sandboxer import adoption, fence, namespaces, process
+from agents.sandboxer.birth import Plan
 from agents.sandboxer.cgroups.base import Backend, Limits
 from agents.sandboxer.network import Connection
 from agents.sandboxer.output import TEMPORARY
@@ -78,7 +79,7 @@ class Launcher:
 
     def _plan(
         self, spec: Spec, name: str, output: tuple[int, int], join: list[int], connection: Connection, user: int
-    ) -> process.Plan:
+    ) -> Plan:
         work = self._outputs.work(name)
         extra = {
             "HOME": work,
@@ -89,7 +90,7 @@ class Launcher:
             "SKERRY_ATTEMPT": str(spec.card.attempt),
             **connection.environment,
         }
-        return process.Plan(
+        return Plan(
             command=spec.command,
             env=process.workload_environment(spec.env, extra),
             directory=work,

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from agents.sandboxer import adoption, exit_status, fence, process, protocol
+from agents.sandboxer import adoption, birth, exit_status, fence, process, protocol
 from agents.sandboxer import events as ev
 from agents.sandboxer.cgroups.base import Backend
 from agents.sandboxer.core import Core
@@ -230,7 +230,7 @@ class Runtime:
         """Read what the child says before exec; all is said at the end of the pipe, or when it `ended`."""
         while True:
             try:
-                data = self._kernel.read(handle.report, process.REPORT_BYTES_MAX)
+                data = self._kernel.read(handle.report, birth.REPORT_BYTES_MAX)
             except BlockingIOError:
                 if not ended:
                     return

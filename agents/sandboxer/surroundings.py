@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from agents.sandboxer.birth import Plan
 from agents.sandboxer.events import Status
 from agents.sandboxer.linux import ProcessStat
 from agents.sandboxer.network import Connection
-from agents.sandboxer.process import Plan
 
 
 class Kernel(Protocol):

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Final
 
+from agents.sandboxer.birth import EXEC_MARK, FAILED_STATUS, WAITING_NAME, Plan
 from agents.sandboxer.events import Status
 from agents.sandboxer.linux import ProcessStat
-from agents.sandboxer.process import EXEC_MARK, FAILED_STATUS, WAITING_NAME, Plan
 from chaos.sim.kernel import MS_NS, Emits, Kernel, Process, Workload
 from chaos.sim.programs import program_of
 

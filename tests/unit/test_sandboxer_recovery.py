@@ -9,10 +9,10 @@ import pytest
 
 from agents.sandboxer import exit_status, fence
 from agents.sandboxer.adoption import Verdict, judged
+from agents.sandboxer.birth import WAITING_NAME
 from agents.sandboxer.fence import Lease
 from agents.sandboxer.journal_file import line_of, parse, torn_bytes
 from agents.sandboxer.linux import ProcessStat
-from agents.sandboxer.process import WAITING_NAME
 
 STAT = ProcessStat(pid=40, name="web", state="S", parent=1, session=40, start_ticks=700, wait_status=0)
 ZOMBIE = replace(STAT, state="Z", wait_status=3 << 8)
