@@ -86,10 +86,14 @@ class Groups(Backend):
 
     def members(self, name: str) -> list[int]:
         """See `Backend.members`."""
+        if self.holder is not None:
+            self.holder.hear()
         return [process.pid for process in self._kernel.members(name)] if name in self._groups else []
 
     def kill(self, name: str) -> None:
         """See `Backend.kill`."""
+        if self.holder is not None:
+            self.holder.tell()
         self._kernel.kill_group(name)
 
     def usage(self, name: str) -> tuple[int, int, int]:

@@ -107,6 +107,14 @@ class Syscalls:
         if fd in self._descriptors:
             self._descriptors[fd].readable = None
 
+    def hear(self) -> None:
+        """What the kernel told before comes before what is concluded from it."""
+        self._tracer.observe(*self._kernel.tracer.clocks())
+
+    def tell(self) -> None:
+        """What this process told before comes before what the kernel does for it."""
+        self._kernel.tracer.observe(*self._tracer.clocks())
+
     # -- surroundings.Kernel --------------------------------------------------------------------------
 
     def boot_id(self) -> str:
@@ -131,7 +139,7 @@ class Syscalls:
     def signal(self, pidfd: int, number: int) -> bool:
         """See `kernel.Linux`."""
         process = self._process(pidfd)
-        self._kernel.tracer.observe(*self._tracer.clocks())
+        self.tell()
         return self._kernel.signal(process, number)
 
     def wait(self, pidfd: int) -> Status | None:
@@ -142,7 +150,7 @@ class Syscalls:
         if process.alive:
             return None
         self._kernel.reap(process)
-        self._hear()
+        self.hear()
         if process.workload is not None:
             self._step(WAITED)
         number = process.status & 0x7F
@@ -151,7 +159,7 @@ class Syscalls:
     def told(self, pidfd: int) -> int | None:
         """See `kernel.Linux`."""
         process = self._process(pidfd)
-        self._hear()
+        self.hear()
         return process.status if process.reaped and self._kernel.traits.tells_exits else None
 
     def sees_zombies(self) -> bool:
@@ -166,7 +174,7 @@ class Syscalls:
         data = bytes(descriptor.said[:size])
         del descriptor.said[:size]
         descriptor.pending = bool(descriptor.said) or descriptor.ended
-        self._hear()
+        self.hear()
         return data
 
     def take_event(self, fd: int) -> None:
@@ -222,7 +230,7 @@ class Syscalls:
         def execute() -> None:
             if not child.main.alive:
                 return
-            self._kernel.tracer.observe(*self._tracer.clocks())
+            self.tell()
             if program is None:
                 self._say(child.report, EXEC_MARK + json.dumps({"why": "executing it: No such file"}).encode())
                 self._kernel.end(child.main, FAILED_STATUS << 8, "exit")
@@ -267,10 +275,6 @@ class Syscalls:
             self._die_at = ""
             self._on_death()
             raise Died(step)
-
-    def _hear(self) -> None:
-        """What the kernel told before comes before what is concluded from it."""
-        self._tracer.observe(*self._kernel.tracer.clocks())
 
     def _add(self, descriptor: Descriptor) -> int:
         fd, self._next = self._next, self._next + 1
