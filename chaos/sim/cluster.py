@@ -72,6 +72,8 @@ class SimCluster:
         self._live: dict[str, Replica] = {}
         self._processes: dict[str, Process] = {}
         self._disk_failed: set[str] = set()
+        self._told: dict[str, bool] = {}
+        """Replicas that were told to end: whether they are to be started again after that."""
         self._rates = {shape.name: shape.clock.rate_ppm for shape in (*profile.replicas, *profile.agents)}
         self._dice = world.stream("cluster")
         self.store = EffectStore(trace)
@@ -133,7 +135,10 @@ class SimCluster:
             return
         host = self._host(name)
         host.power_on()
-        if not self._alive(name):
+        if name in self._told and self._alive(name):
+            self._told[name] = True
+        elif not self._alive(name):
+            self._told.pop(name, None)
             self._live.pop(name, None)
             process = self._processes[name] = host.spawn("replica", self._replica_main(name))
             process.exited.add_done_callback(lambda done: self._exited(name, done))
@@ -148,6 +153,12 @@ class SimCluster:
     def tear(self, name: str, step: int) -> None:
         """Kill a node's sandboxer in the middle of the next such step; harmless if it does not run."""
         self.nodes[name].crash_sandboxer_at(STEPS[step])
+
+    def stop(self, name: str) -> None:
+        """Tell a replica to end; it takes its time."""
+        if self._alive(name) and name in self._live:
+            self._told.setdefault(name, False)
+            self._live[name].stop("told to end")
 
     def stop_agent(self, name: str) -> None:
         """Tell a node's agent to end."""
@@ -180,6 +191,10 @@ class SimCluster:
     def _exited(self, name: str, done: asyncio.Future[Any]) -> None:
         """It ended.  A service manager starts again what ended by itself; what was killed waits for `boot`."""
         error = done.exception()
+        if name in self._told:
+            if self._told.pop(name) and self._host(name).powered:
+                self.boot(name)
+            return
         if error is None:
             return
         if not (name in self._disk_failed and _of_disk(error)):

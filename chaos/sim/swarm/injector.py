@@ -48,6 +48,10 @@ class Stage(Protocol):
         """Kill a node's sandboxer in the middle of the next such step; see `chaos.sim.syscalls.STEPS`."""
         ...
 
+    def stop(self, name: str) -> None:
+        """Tell a replica to end."""
+        ...
+
     def stop_agent(self, name: str) -> None:
         """Tell a node's agent to end."""
         ...
@@ -194,6 +198,9 @@ class Injector:
             case "kill" | "kill-agent":
                 self._down.setdefault(name, set()).add(number)
                 stage.crash(name)
+            case "restart":
+                self._down.setdefault(name, set()).add(number)
+                stage.stop(name)
             case "kill-sandboxer":
                 stage.crash(name, "sandboxer")
             case "kill-node" | "upgrade" | "wipe-agent":
@@ -258,6 +265,7 @@ class Injector:
 WORDS: Final = {
     "kill-agent": "kill",
     "kill-node": "kill",
+    "restart": "kill",
     "upgrade": "kill",
     "wipe-agent": "kill",
     "power": "kill",

@@ -260,6 +260,12 @@ _ALL: Final = (
         _brief("kill-node", _agent),
     ),
     Kind("tear-sandboxer", "process", "a sandboxer is killed in the middle of a step (its number)", _tear),
+    Kind(
+        "restart",
+        "process",
+        "a replica is told to end, hands over if it leads, and is started again at the end",
+        _brief("restart", _replica),
+    ),
     Kind("upgrade", "process", "an agent is told to end, and another is started at the end", _brief("upgrade", _agent)),
     Kind("pause", "process", "a machine stands still, its clock does not", _brief("pause", _any)),
     Kind("power", "machine", "a replica's machine loses power and all unsynced bytes", _brief("power", _replica)),
