@@ -347,6 +347,15 @@ def test_a_forgery_is_found_and_its_events_are_named(forge: Forge, invariant: st
     assert found.detail
 
 
+def test_an_exit_told_at_the_moment_of_the_last_process_end_is_in_time() -> None:
+    made = full_run()
+    exit_, emptied = first(made, "run", "a1", do="exit"), first(made, "run", "a1", do="emptied")
+    exit_["hlc"], emptied["hlc"] = emptied["hlc"], exit_["hlc"]
+    assert finding(made, "exits-come-last").ok is True
+    made.remove(lambda line: line is emptied)
+    assert finding(made, "exits-come-last").ok is False
+
+
 def test_the_numbers_of_another_life_of_an_agent_prove_nothing() -> None:
     made = full_run()
     made.ms += 60_000

@@ -7,7 +7,8 @@ Must not know: how processes are supervised; a trace without a kernel's own word
 from __future__ import annotations
 
 from chaos.trace.checkers.base import Rule
-from chaos.trace.events import Event
+from chaos.trace.checkers.processes import ORDER_S
+from chaos.trace.events import Event, Trace
 
 Attempt = tuple[str, str, int]
 """(node, allocation, epoch)."""
@@ -27,6 +28,7 @@ class ExitsComeLast(Rule):
         super().__init__()
         self._running: dict[Attempt, Event] = {}
         self._seen: set[Attempt] = set()
+        self._early: dict[Attempt, tuple[Event, Event]] = {}
 
     def on_run(self, event: Event) -> None:
         """A process came or went, or an exit is told."""
@@ -36,12 +38,17 @@ class ExitsComeLast(Rule):
             self._seen.add(attempt)
         elif do == "emptied":
             self._running.pop(attempt, None)
+            if attempt in self._early and event.t <= self._early[attempt][1].t + ORDER_S:
+                del self._early[attempt]
         elif do == "exit" and attempt in self._seen:
             self.verdict.checked += 1
             if attempt in self._running:
-                self.verdict.violated(
-                    f"{event.n} tells that {attempt[1]} has exited while it runs", self._running[attempt], event
-                )
+                self._early[attempt] = (self._running[attempt], event)
+
+    def finish(self, trace: Trace) -> None:
+        """Those whose last process did not go at that very moment."""
+        for (node, allocation, _), (began, told) in self._early.items():
+            self.verdict.violated(f"{node} tells that {allocation} has exited while it runs", began, told)
 
 
 class HarmsNobody(Rule):

@@ -83,6 +83,10 @@ def _check_fit(
             return
 
 
+ORDER_S = 0.001
+"""Kernel, sandboxer and replicas tell without hearing each other at once: within a millisecond their order is open."""
+
+
 def freed_by_exit(trace: Trace) -> Finding:
     """An attempt's room is freed only when nothing of it runs: after its exit, or with its machine (DESIGN.md §4)."""
     verdict = Verdict("freed-only-by-exit")
@@ -90,36 +94,38 @@ def freed_by_exit(trace: Trace) -> Finding:
     began: dict[Attempt, Event] = {}
     ended: dict[Attempt, Event] = {}
     freed: dict[Attempt, Event] = {}
-    off = trace.derive(powered_off)
     for event in trace.kind("run", "place"):
-        attempt = attempt_of(event)
-        if event.k == "run":
-            if event.f.get("do") == end:
-                ended[attempt] = event
-            elif event.f.get("do") == begin:
-                began[attempt] = event
-                if attempt in freed:
-                    verdict.violated(f"{attempt[0]} began on {event.n} after its room was freed", freed[attempt], event)
-            continue
-        if event.f.get("do") != "release" or attempt in freed:
-            continue
-        freed[attempt] = event
+        if event.f.get("do") == "release":
+            freed.setdefault(attempt_of(event), event)
+        elif event.k == "run" and event.f.get("do") == end:
+            ended[attempt_of(event)] = event
+        elif event.k == "run" and event.f.get("do") == begin:
+            began[attempt_of(event)] = event
+    for attempt, release in freed.items():
         start = began.get(attempt)
-        if start is None:
-            continue
-        if attempt in ended or any(start.hlc < fault.hlc < event.hlc for fault in off.get(start.n, ())):
-            verdict.checked += 1
-        elif begin == "start" and not _tells_all(trace, start):
-            verdict.unknown(f"the end of {attempt[0]} on {start.n} may be missing")
-        else:
-            verdict.checked += 1
-            verdict.violated(
-                f"{attempt[0]} (epoch {attempt[1]}) was freed at index {event.number('index')}, and nothing tells that "
-                f"it ended on {start.n}",
-                start,
-                event,
-            )
+        if start is not None:
+            _check_freed(verdict, trace, release, start, ended.get(attempt))
     return verdict.finding("nothing that ran was freed")
+
+
+def _check_freed(verdict: Verdict, trace: Trace, release: Event, start: Event, gone: Event | None) -> None:
+    allocation, epoch = attempt_of(release)
+    off = trace.derive(powered_off).get(start.n, [])
+    if start.t > release.t + ORDER_S:
+        verdict.checked += 1
+        verdict.violated(f"{allocation} began on {start.n} after its room was freed", release, start)
+    elif (gone is not None and gone.t <= release.t + ORDER_S) or any(start.t <= f.t <= release.t for f in off):
+        verdict.checked += 1
+    elif start.f.get("do") == "start" and not _tells_all(trace, start):
+        verdict.unknown(f"the end of {allocation} on {start.n} may be missing")
+    else:
+        verdict.checked += 1
+        told = [start, release] if gone is None else [start, release, gone]
+        verdict.violated(
+            f"{allocation} (epoch {epoch}) was freed at index {release.number('index')}, and nothing tells that it had "
+            f"ended on {start.n}",
+            *told,
+        )
 
 
 def _tells_all(trace: Trace, start: Event) -> bool:
