@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 
-import numpy as np
 from msgspec.structs import replace
 
-from cluster.ring import VIRTUAL_NODES, Ring, points_of
+from cluster.ring import Ring, position
 from scheduler.commands import AllocationStatus, Command, Placement
 from scheduler.state.allocations import IS_STOPPABLE, AttemptTable
 from scheduler.state.books import Books
@@ -62,15 +60,6 @@ def note_started_now(self: Books, row: int, time_ms: int) -> None:
     _note_started(self, row, time.time_ns() // 1_000_000)
 
 
-def ring_of_as_many(self: Ring, owners: Iterable[str], virtual_nodes: int = VIRTUAL_NODES) -> None:
-    """`ring-moves-foreign-keys`: the points depend on how many owners there are, so all keys move with each."""
-    self.owners = tuple(sorted(dict.fromkeys(owners)))
-    pairs = sorted(
-        (point, number)
-        for number, owner in enumerate(self.owners)
-        for point in points_of(f"{owner} of {len(self.owners)}", virtual_nodes)
-    )
-    self._points = [point for point, _ in pairs]
-    self._numbers = [number for _, number in pairs]
-    self.points = np.array(self._points, dtype=np.int64)
-    self._holder = np.array(self._numbers, dtype=np.int64)
+def owner_by_remainder(self: Ring, key: str) -> str | None:
+    """`ring-moves-foreign-keys`: the hash modulo the number of owners, so nearly all keys move with each change."""
+    return self.owners[position(key) % len(self.owners)] if self.owners else None

@@ -115,7 +115,7 @@ ALL = (
     Break(
         "ring-moves-foreign-keys",
         "with consistent hashing a change of owners moves keys from and to the one that changed, and no others",
-        _REPLICA, "cluster.ring", "Ring.__init__", state.ring_of_as_many, "ring-moves-little",
+        _REPLICA, "cluster.ring", "Ring.owner", state.owner_by_remainder, "ring-moves-little",
     ),
     Break(
         "no-grace-after-election",

@@ -95,18 +95,49 @@ def sim(
 
 
 @sim.command("breaks")
+@click.argument("names", nargs=-1, metavar="[BREAK]...")
+@click.option(
+    "--docs",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Measure how many seeds each survives, and rewrite the table of this document.",
+)
+@click.option("--starts", type=click.IntRange(1, 5), default=5, show_default=True, help="With --docs: campaigns each.")
 @output_option
-def list_breaks(output: str) -> int:
-    """List the deliberate bugs and the checker that must catch each."""
-    from chaos.breaks import BREAKS
+def breaks_command(names: tuple[str, ...], docs: Path | None, starts: int, output: str) -> int:
+    """List the deliberate bugs and the checker that must catch each, or measure how soon it does."""
+    from chaos.breaks import BREAKS, find_breaks
+    from chaos.errors import BreakUnknown
 
-    rows = [each for _, each in sorted(BREAKS.items())]
+    try:
+        rows = find_breaks(names) if names else [each for _, each in sorted(BREAKS.items())]
+    except BreakUnknown as error:
+        raise UsageError(error.message, hint=error.hint or "") from None
+    if docs is not None:
+        return _measure([each.name for each in rows], docs, starts, output)
     if output == "json":
         found = [{"name": each.name, "checker": each.checker, "lesson": each.lesson} for each in rows]
         print_json({"breaks": found})
     else:
         print_table(("break", "caught by", "what is wrong"), [(each.name, each.checker, each.lesson) for each in rows])
     return OK
+
+
+def _measure(names: list[str], docs: Path, starts: int, output: str) -> int:
+    """Exit 1 when a campaign did not find its break, or the same seed fails without it."""
+    import msgspec
+
+    from chaos.sim.swarm.catching import STARTS, catch, markdown
+    from chaos.sim.swarm.run import runner
+    from skerry.cli.bench import rewrite_table
+
+    found = catch(names, runner, progress, STARTS[:starts])
+    rewrite_table(docs, "sim breaks", markdown(found))
+    if output == "json":
+        print_json({"breaks": msgspec.to_builtins(found)})
+    else:
+        rows = [(each.name, each.checker, str(each.seeds_median), "yes" if each.caught else "no") for each in found]
+        print_table(("break", "caught by", "seeds (median)", "always"), rows)
+    return OK if all(each.caught for each in found) else FAILED
 
 
 @sim.command("digests", hidden=True)

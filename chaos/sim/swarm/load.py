@@ -47,12 +47,29 @@ def draw_load(profile: Profile) -> tuple[Call, ...]:
     for number in range(dice.randint(*JOBS)):
         calls += _life(dice, profile, f"j{number}", dice.randint(START_MS, end - 1_000), end)
     calls += _operations(dice, profile, end)
+    calls += _crowd(stream(profile.seed, "crowd"), profile, end)
     return tuple(sorted(calls, key=lambda call: (call.at_ms, call.request)))
 
 
 def job_names(calls: tuple[Call, ...]) -> tuple[str, ...]:
     """Every job of a plan, in order of its first call."""
     return tuple(dict.fromkeys(call.target for call in calls if call.kind == "submit"))
+
+
+def _crowd(dice: Random, profile: Profile, end_ms: int) -> list[Call]:
+    """Now and then more large jobs at once than there is room for: several replicas decide about the same last room."""
+    calls: list[Call] = []
+    for crowd in range(dice.choice((0, 0, 1, 2))):
+        at_ms = dice.randint(START_MS, end_ms - 4_000)
+        for number in range(dice.randint(6, 12)):
+            name = f"c{crowd}-{number}"
+            job = _job(dice, name, batch=dice.random() < 0.4)
+            job["resources"]["requests"]["cpu"] = dice.choice(("900m", "1300m", "1900m"))
+            job["replicas"] = dice.choice((1, 2))
+            calls.append(_call(dice, profile, at_ms + dice.randrange(40), "submit", name, 1, job=job))
+            if job["kind"] == "service":
+                calls.append(_call(dice, profile, at_ms + dice.randint(500, 4_000), "stop", name, 2))
+    return calls
 
 
 def _life(dice: Random, profile: Profile, name: str, at_ms: int, end_ms: int) -> list[Call]:
