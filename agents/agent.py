@@ -236,7 +236,7 @@ class Agent:
             self._tracer.emit(
                 "lease", do=what, node=self._settings.node, number=message.number, deadline_ns=deadline_ns,
                 registration=message.registration, sent_ns=sent_ns, left_ms=(deadline_ns - now_ns) // lease.MS_NS,
-                lease_ms=message.lease_ms,
+                lease_ms=message.lease_ms, one_in=self._lease.sample,
             )  # fmt: skip
 
     def desired(self, wanted: Desired) -> None:

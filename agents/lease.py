@@ -42,7 +42,7 @@ class LeaseLog:
     """Which confirmations the trace gets: each grant, and one renewal in `sample` (0 = none)."""
 
     def __init__(self, sample: int) -> None:
-        self._sample = sample
+        self.sample = sample
         self._deadline_ns = 0
         self._registration = 0
         self._renewed = 0
@@ -54,4 +54,4 @@ class LeaseLog:
         if fresh:
             return "grant"
         self._renewed += 1
-        return "renew" if self._sample > 0 and self._renewed % self._sample == 0 else ""
+        return "renew" if self.sample > 0 and self._renewed % self.sample == 0 else ""

@@ -30,6 +30,7 @@ def full_run() -> TraceMaker:
     made.ms += 400
     lease(made, 2)
     end_web(made)
+    begin(made, "default/strict.0", made.bind(ALL, "default/strict.0", "a1", 0))
     made.ms += 3 * LEASE_MS
     lose(made, number=2, silent_ms=3 * LEASE_MS)
     for token in ([1, 5], [1, 5], [1, 9]):
@@ -90,7 +91,7 @@ def lease(made: TraceMaker, number: int, *, sent_ns: int = 5_000 * MS_NS, late_m
     )  # fmt: skip
     made.emit(
         "a1", "lease", do="grant" if number == 1 else "renew", node="a1", registration=2, sent_ns=sent_ns,
-        deadline_ns=sent_ns + LEASE_MS * MS_NS, left_ms=LEASE_MS - 4 + late_ms, **common,
+        deadline_ns=sent_ns + LEASE_MS * MS_NS, left_ms=LEASE_MS - 4 + late_ms, one_in=1, **common,
     )  # fmt: skip
 
 
@@ -102,6 +103,13 @@ def end_web(made: TraceMaker) -> None:
     made.emit("a1", "run", do="emptied", **common)
     told = {"code": None, "signal": 15, "reason": "stopped", "status_known": True}
     made.emit("a1", "run", do="exit", exit=told, **common)
+
+
+def begin(made: TraceMaker, allocation: str, epoch: int) -> None:
+    """A workload that needs a lease, by the kernel and by its sandboxer."""
+    common = {"allocation": allocation, "attempt": 1, "epoch": epoch, "pid": 90}
+    made.emit("a1", "run", do="began", **common)
+    made.emit("a1", "run", do="start", on_disconnect="stop", **common)
 
 
 def lose(made: TraceMaker, number: int, silent_ms: int) -> None:

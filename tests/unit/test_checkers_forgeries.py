@@ -10,7 +10,7 @@ import pytest
 from chaos.trace.check import check_trace
 from chaos.trace.checkers import CHECKERS, Finding
 from chaos.trace.records import trace_of
-from tests.support.full_run import LEASE_MS, MS_NS, catch_up_by_guesses, full_run, lease, lose, read, status
+from tests.support.full_run import LEASE_MS, MS_NS, begin, catch_up_by_guesses, full_run, lease, lose, read, status
 from tests.support.long_run import records
 from tests.support.trace_maker import ALL, Line, TraceMaker
 from tests.unit.test_checkers_trace import FORGERIES as OLDER
@@ -217,6 +217,10 @@ def lost_after_election(made: TraceMaker) -> None:
     lose(made, number=0, silent_ms=200)
 
 
+def begun_without_a_lease(made: TraceMaker) -> None:
+    begin(made, "default/late.0", made.bind(ALL, "default/late.0", "a1", 0))
+
+
 def renewed_though_lost(made: TraceMaker) -> None:
     lease(made, 12)
 
@@ -312,6 +316,7 @@ FORGERIES: list[tuple[Forge, str]] = [
     (counted_by_another_clock, "lease-from-send"),
     (lost_early, "no-early-loss"),
     (lost_after_election, "no-early-loss"),
+    (begun_without_a_lease, "no-late-start"),
     (renewed_though_lost, "no-lease-for-the-lost"),
     (too_much_runs, "capacity-on-nodes"),
     (freed_at_the_stop, "freed-only-by-exit"),
@@ -421,6 +426,7 @@ EVIDENCE: dict[str, Callable[[Line], bool]] = {
     "no-orphan": lambda line: line["k"] in ("run", "place"),
     "fencing": lambda line: line["k"] == "run",
     "lease-by-quorum": lambda line: line["k"] == "note",
+    "no-late-start": lambda line: line["k"] == "lease",
     "no-early-loss": lambda line: line["k"] == "lease" and line["do"] == "lost",
     "link-cut-silent": lambda line: line["k"] == "fault",
 }

@@ -13,6 +13,7 @@ from chaos.trace.checkers.leases import (
     NoLeaseForTheLost,
     lease_by_quorum,
     no_early_loss,
+    no_late_start,
 )
 from chaos.trace.checkers.linear import linearizable
 from chaos.trace.checkers.links import link_cut_silent
@@ -86,6 +87,7 @@ CHECKERS: dict[str, Checker] = {
     "fencing": fencing,
     "lease-by-quorum": lease_by_quorum,
     "no-early-loss": no_early_loss,
+    "no-late-start": no_late_start,
     "link-cut-silent": link_cut_silent,
     "own-invariants": own_invariants,
     "trace-complete": trace_complete,

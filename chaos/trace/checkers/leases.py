@@ -131,6 +131,41 @@ class LeaseFromSend(Rule):
                 self.verdict.violated(f"{event.n} {text}", *told)
 
 
+LET_THROUGH_S = 0.25
+"""From the last look at the lease to the program's first instruction: forking takes its time."""
+
+
+def no_late_start(trace: Trace) -> Finding:
+    """A `stop` workload begins only while its node's lease lasts, as the node's agent counted it (§6)."""
+    verdict = Verdict("no-late-start")
+    begin = "began" if any(event.f.get("do") == "began" for event in trace.kind("run")) else "start"
+    needs = {
+        (event.text("allocation"), event.number("epoch"))
+        for event in trace.kind("run")
+        if event.f.get("on_disconnect") == "stop"
+    }
+    lasts: dict[str, tuple[float, Event]] = {}
+    for event in trace.kind("lease", "run"):
+        if event.k == "lease":
+            if event.f.get("do") in ("grant", "renew") and event.f.get("one_in") == 1:
+                until_s = event.t + event.number("left_ms") / 1000
+                lasts[event.n] = max((until_s, event), lasts.get(event.n, (0.0, event)), key=lambda pair: pair[0])
+            continue
+        attempt = (event.text("allocation"), event.number("epoch"))
+        if event.f.get("do") != begin or attempt not in needs or event.n not in lasts:
+            continue
+        until_s, told = lasts[event.n]
+        late_s = event.t - until_s
+        if late_s <= LET_THROUGH_S:
+            verdict.checked += 1
+        elif beyond_promise(trace, [event.n], told.t - 1.0, event.t) is not None:
+            verdict.unknown(f"{event.n} stood still, or its clock ran out of bounds")
+        else:
+            verdict.checked += 1
+            verdict.violated(f"{attempt[0]} began on {event.n} {1000 * late_s:.0f} ms after its lease", told, event)
+    return verdict.finding("nothing that needs a lease began on a node that tells every renewal")
+
+
 class _Reign(Struct):
     elected: Event
     heard: dict[str, Event]

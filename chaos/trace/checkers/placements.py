@@ -205,7 +205,7 @@ def run_was_placed(trace: Trace) -> Finding:
         if event.f.get("do") == "bind":
             bound.setdefault((event.text("allocation"), event.number("epoch")), event)
     for event in trace.kind("run"):
-        if event.f.get("do") != "start":
+        if event.f.get("do") not in ("start", "began"):
             continue
         epoch = event.number("epoch")
         placement = bound.get((event.text("allocation"), epoch))
