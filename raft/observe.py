@@ -31,7 +31,6 @@ class Reporter:
         self._emit = observer.emit
         self._core = core
         self._reported = (0, 0, 0)
-        self._applied = 0
 
     def recovered(self) -> None:
         """What the store held at the start of this process: its term and vote, its log, the members it names."""
@@ -110,12 +109,8 @@ class Reporter:
 
     def applied(self, entries: Sequence[Entry]) -> None:
         """The state machine has these entries."""
-        first, last = entries[0].index, entries[-1].index
-        first = max(first, self._applied + 1)  # a state that was fetched anew is brought to where the one before was
-        if first > last:
-            return
-        self._applied = last
-        self._emit("apply", first=first, index=last, ph=hex_hash(self._core.log.hash_at(last)))
+        last = entries[-1].index
+        self._emit("apply", first=entries[0].index, index=last, ph=hex_hash(self._core.log.hash_at(last)))
 
     def digest(self, index: int, digest: str) -> None:
         """The state's digest at `index`."""

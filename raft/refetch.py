@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from raft.effects import Apply, Restore, Role, TakeSnapshot
 from raft.messages import NOOP, Entry, RefetchRequest, Snapshot
+from raft.progress import Pace
 from raft.replication import APPLY_ENTRIES_MAX, Replication, commit
 from raft.snapshots import compact
 from raft.state import NEVER_NS, State
@@ -59,8 +60,9 @@ class Refetch:
             return
         progress.refetch_ns = state.now_ns
         if state.snapshot is not None and state.snapshot.index > request.after:
-            if progress.snapshot is None:
-                self._replication.transfers.begin_beside(sender, progress)
+            sent = progress.snapshot
+            if sent is None or (sent.index <= request.after and progress.pace is not Pace.SNAPSHOT):
+                self._replication.transfers.begin_beside(sender, progress)  # the last one has arrived, and did not help
             return
         if state.log.last_index <= request.after:  # nothing is newer, and perhaps nothing will be
             state.append((Entry(state.term, state.log.last_index + 1, NOOP, b""),))

@@ -388,3 +388,18 @@ def test_a_halted_cluster_compares_what_is_applied_now() -> None:
     table.settle()
     assert not table["n1"].split
     assert list(told(table, Diverged)) == ["n2"]
+
+
+def test_who_diverges_again_right_after_it_was_healed_is_sent_a_newer_one() -> None:
+    """The leader may not have noticed yet that the first transfer is over."""
+    table = led()
+    last = applied(table, 4)
+    first, second = snapshot_of(table, "n1", last - 1), snapshot_of(table, "n1", last)
+    table.step("n1", SnapshotTaken(table.now, first))
+    table.receive("n3", "n1", RefetchRequest(table["n1"].term, 0))
+    assert table["n1"].is_sending(first.id)
+    table.receive("n3", "n1", RefetchRequest(table["n1"].term, last - 1))
+    assert table.seen("n1", TakeSnapshot)[-1] == TakeSnapshot(last - 1)
+    table.step("n1", SnapshotTaken(table.now, second))
+    table.receive("n3", "n1", RefetchRequest(table["n1"].term, last - 1))
+    assert table["n1"].is_sending(second.id)
