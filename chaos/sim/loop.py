@@ -57,6 +57,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self._sequence = 0
         self._clock_resolution = 1e-9
         self.buried = False
+        self.get_debug = (0).__bool__  # type: ignore[method-assign]  # every future asks; this one answers in C
 
     # -- asyncio's interface ----------------------------------------------------------------
 
@@ -208,9 +209,8 @@ class SimLoop(asyncio.BaseEventLoop):
                 except IndexError:  # nothing is ready
                     handle = None
                 if handle is None:
-                    self._advance()
+                    handle = self._advance()
                     limit = steps + LIVELOCK_STEPS
-                    continue
                 if handle._cancelled:
                     continue
                 if handle.life.halted:
@@ -228,33 +228,36 @@ class SimLoop(asyncio.BaseEventLoop):
         finally:
             self.steps = steps
 
-    def _advance(self) -> None:
-        """Nothing is ready: go to the next timer's moment."""
-        timers = self._timers
-        if self.timers_cancelled > COMPACT_AT and self.timers_cancelled * 2 > len(timers):
+    def _advance(self) -> Any:
+        """Nothing is ready: go to the next timer's moment, and return what comes first then."""
+        if self.timers_cancelled > COMPACT_AT and self.timers_cancelled * 2 > len(self._timers):
             self._compact()
-            timers = self._timers
-        pop = heapq.heappop
+        timers = self._timers
+        self._skip(timers)
+        if not timers:
+            raise Deadlock(self.now, waiting_tasks(self))
+        when_ns, _, first = heapq.heappop(timers)
+        if when_ns > self.now:
+            self.now = when_ns
+        if not timers or timers[0][0] > self.now:
+            return first
+        self._push(first)
+        while timers and timers[0][0] <= self.now:
+            self._push(heapq.heappop(timers)[2])
+            self._skip(timers)
+        return self._ready.popleft()
+
+    def _skip(self, timers: list[tuple[int, int, SimTimer]]) -> None:
+        """Drop what is cancelled, and bury what is dead, from the head of the heap."""
         while timers:
             timer = timers[0][2]
             if timer._cancelled:
                 self.timers_cancelled -= 1
-                pop(timers)
+                heapq.heappop(timers)
             elif timer.life.dead:
-                timer.life.graveyard.append(pop(timers)[2])
+                timer.life.graveyard.append(heapq.heappop(timers)[2])
             else:
-                break
-        else:
-            raise Deadlock(self.now, waiting_tasks(self))
-        if timers[0][0] > self.now:
-            self.now = timers[0][0]
-        now, push = self.now, self._push
-        while timers and timers[0][0] <= now:
-            timer = pop(timers)[2]
-            if timer._cancelled:
-                self.timers_cancelled -= 1
-            else:
-                push(timer)
+                return
 
     def _compact(self) -> None:
         self._timers = [entry for entry in self._timers if not entry[2]._cancelled]

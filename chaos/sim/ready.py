@@ -14,6 +14,8 @@ from collections import deque
 from random import Random
 from typing import Any, Final, Literal, Protocol
 
+from chaos.sim.handles import SimTask
+
 Policy = Literal["fifo", "random", "pct"]
 
 PCT_CHANGES: Final = 12
@@ -55,7 +57,7 @@ class RandomReady:
 
     def append(self, handle: Any, /) -> None:
         """Add one."""
-        if handle.steps_task():
+        if getattr(handle._callback, "__self__", None).__class__ is SimTask:  # `steps_task`, without a call
             self._tasks.append(handle)
         else:
             self._plain.append(handle)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextvars import copy_context
 from random import Random
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chaos.sim.handles import SimHandle, SimTask
+from chaos.sim.lives import ROOT
 from chaos.sim.ready import Policy, ready_queue
 from chaos.sim.report import Livelock
 from chaos.sim.world import World
@@ -18,19 +21,23 @@ from chaos.sim.world import World
 POLICIES: tuple[Policy, ...] = ("fifo", "random", "pct")
 
 
-class Handle:
+class Stepped:
+    """A callback that is bound to a task, as asyncio's steps of tasks are."""
+
+    def __init__(self, task: int | None) -> None:
+        if task is not None:
+            self.__self__ = SimTask.__new__(SimTask)
+            self.__self__.number = task
+
+
+def handle(number: int, task: int | None) -> Any:
     """A step of task `task`, or a plain callback."""
+    return SimHandle(Stepped(task), (number,), copy_context(), ROOT)
 
-    def __init__(self, number: int, task: int | None) -> None:
-        self.number = number
-        self._task = task
 
-    def steps_task(self) -> bool:
-        return self._task is not None
-
-    def task_number(self) -> int:
-        assert self._task is not None
-        return self._task
+def number_of(made: Any) -> int:
+    number: int = made._args[0]
+    return number
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -39,15 +46,15 @@ def test_nothing_is_lost_and_plain_callbacks_keep_their_order(
     policy: Policy, seed: int, kinds: list[int | None]
 ) -> None:
     dice, queue = Random(seed), ready_queue(policy, Random(seed))
-    waiting = [Handle(number, kind) for number, kind in enumerate(kinds)]
-    taken: list[Handle] = []
+    waiting = [handle(number, kind) for number, kind in enumerate(kinds)]
+    taken: list[Any] = []
     while waiting or len(queue):
         if waiting and dice.random() < 0.6:
             queue.append(waiting.pop(0))
         elif len(queue):
             taken.append(queue.popleft())
-    assert sorted(each.number for each in taken) == list(range(len(kinds)))
-    plain = [each.number for each in taken if not each.steps_task()]
+    assert sorted(map(number_of, taken)) == list(range(len(kinds)))
+    plain = [number_of(each) for each in taken if not each.steps_task()]
     assert plain == sorted(plain)
     with pytest.raises(IndexError):
         queue.popleft()
@@ -59,8 +66,8 @@ def test_random_gives_everyone_who_waits_the_same_chance() -> None:
     for _ in range(6000):
         queue = ready_queue("random", dice)
         for number in range(6):
-            queue.append(Handle(number, number if number < 5 else None))
-        first[queue.popleft().number] += 1
+            queue.append(handle(number, number if number < 5 else None))
+        first[number_of(queue.popleft())] += 1
     assert all(850 < count < 1150 for count in first.values())
 
 
@@ -130,7 +137,7 @@ def test_pct_puts_the_task_that_would_run_next_below_all_others_at_its_change_po
     queue: Any = ready_queue("pct", Random(3))
     queue._changes = [1]
     for number in range(4):
-        queue.append(Handle(number, number))
-    before = [handle.number for _, _, handle in sorted(queue._heap)]
-    taken = [queue.popleft().number for _ in range(4)]
+        queue.append(handle(number, number))
+    before = [number_of(each) for _, _, each in sorted(queue._heap, key=lambda entry: entry[:2])]
+    taken = [number_of(queue.popleft()) for _ in range(4)]
     assert taken == [before[1], before[2], before[3], before[0]]
