@@ -51,30 +51,38 @@ class Attempt(Struct, frozen=True):
 
 
 def attempts(trace: Trace) -> dict[str, list[Attempt]]:
-    """Every attempt that began, by allocation, in order of their beginnings."""
+    """Every span in which an attempt ran, by allocation, in order of their beginnings.
+
+    An attempt may run again under its token on a node whose sandboxer lost its memory: that is another span.
+    """
     begins, end = TRUE if any(event.f.get("do") == "began" for event in trace.kind("run")) else SEEN
+    open_: dict[tuple[str, str, int], Event] = {}
+    spans: list[tuple[Event, Event | None]] = []
+    for event in trace.kind("run"):
+        key = (event.n, event.text("allocation"), event.number("epoch"))
+        if event.f.get("do") in begins:
+            open_.setdefault(key, event)
+        elif event.f.get("do") == end and key in open_:
+            spans.append((open_.pop(key), event))
+    spans += [(started, None) for started in open_.values()]
     keeping = _keeping(trace)
-    lost_power = trace.derive(powered_off)
-    exits: dict[tuple[str, str, int], Event] = {}
-    for event in trace.kind("run"):
-        if event.f.get("do") == end:
-            exits.setdefault((event.n, event.text("allocation"), event.number("epoch")), event)
-    found: dict[str, dict[tuple[str, int], Attempt]] = {}
-    last_ms = trace.events[-1].ms if trace.events else 0
-    for event in trace.kind("run"):
-        allocation, epoch = event.text("allocation"), event.number("epoch")
-        mine = found.setdefault(allocation, {})
-        if event.f.get("do") not in begins or (event.n, epoch) in mine:
-            continue
-        ended = exits.get((event.n, allocation, epoch))
-        for fault in lost_power.get(event.n, ()):
-            if event.hlc < fault.hlc and (ended is None or fault.hlc < ended.hlc):
-                ended = fault
-        certain = ended is not None or not trace.may_be_missing(event.n, trace.lives[event.n, event.inc].last_hlc)
-        end_ms = ended.ms if ended is not None else last_ms
-        keeps = event.f.get("on_disconnect", keeping.get((allocation, epoch))) == KEEP
-        mine[event.n, epoch] = Attempt(allocation, epoch, event, ended, end_ms, certain, keeps)
-    return {name: sorted(mine.values(), key=lambda a: (a.start_ms, a.epoch)) for name, mine in found.items() if mine}
+    found: dict[str, list[Attempt]] = {}
+    for started, ended in spans:
+        attempt = _attempt(trace, started, ended, keeping)
+        found.setdefault(attempt.allocation, []).append(attempt)
+    return {name: sorted(mine, key=lambda a: (a.start_ms, a.epoch)) for name, mine in found.items()}
+
+
+def _attempt(trace: Trace, started: Event, ended: Event | None, keeping: dict[tuple[str, int], Any]) -> Attempt:
+    for fault in trace.derive(powered_off).get(started.n, ()):
+        if started.hlc < fault.hlc and (ended is None or fault.hlc < ended.hlc):
+            ended = fault
+    last = trace.lives[started.n, started.inc].last_hlc
+    certain = ended is not None or not trace.may_be_missing(started.n, last)
+    end_ms = ended.ms if ended is not None else trace.events[-1].ms
+    allocation, epoch = started.text("allocation"), started.number("epoch")
+    keeps = started.f.get("on_disconnect", keeping.get((allocation, epoch))) == KEEP
+    return Attempt(allocation, epoch, started, ended, end_ms, certain, keeps)
 
 
 def _keeping(trace: Trace) -> dict[tuple[str, int], Any]:
@@ -96,6 +104,19 @@ def powered_off(trace: Trace) -> dict[str, list[Event]]:
 def successions(trace: Trace) -> list[tuple[Attempt, Attempt]]:
     """(an attempt, the next one of the same allocation), in order of the next one's beginning."""
     pairs = [pair for found in attempts(trace).values() for pair in pairwise(found)]
+    return sorted(pairs, key=lambda pair: pair[1].started.hlc)
+
+
+def meetings(trace: Trace) -> list[tuple[Attempt, Attempt]]:
+    """Like `successions`, and besides each attempt with whichever earlier one of its allocation ran longest."""
+    pairs = []
+    for found in attempts(trace).values():
+        longest = found[0]
+        for older, newer in pairwise(found):
+            pairs.append((older, newer))
+            longest = max(longest, older, key=lambda attempt: attempt.end_ms)
+            if longest is not older and longest.end_ms > newer.start_ms:
+                pairs.append((longest, newer))
     return sorted(pairs, key=lambda pair: pair[1].started.hlc)
 
 

@@ -155,6 +155,7 @@ def _event(do: str, entry: Registration, index: int) -> Change:
         "node": entry.node,
         "incarnation": entry.incarnation,
         "boot": entry.boot_id,
+        "installation": entry.installation,
         "capacity": {
             "cpu_millicores": entry.capacity.cpu_millicores,
             "memory_bytes": entry.capacity.memory_bytes,

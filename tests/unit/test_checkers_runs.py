@@ -233,3 +233,40 @@ def test_within_a_millisecond_the_order_of_agent_and_sandboxer_says_nothing() ->
 def test_a_confirmation_that_came_too_late_gives_no_lease() -> None:
     late = Trace([lease(1, 50, "expire", inc="box"), lease(1, 51, "grant", -20), stops(2, 52)])
     assert absence_never_stops(late).ok is True
+
+
+def told(at_ms: int, node: str, inc: str, kind: str, /, **fields: object) -> Event:
+    return Event(at_ms << 16, node, inc, at_ms, at_ms / 1000, kind, fields)
+
+
+def ran(at_ms: int, do: str, node: str = "a1", epoch: int = 4) -> Event:
+    return told(at_ms, node, "box", "run", do=do, allocation="default/j.0", epoch=epoch, on_disconnect="stop")
+
+
+def registered(at_ms: int, replica: str, index: int, installation: str) -> Event:
+    return told(at_ms, replica, "r", "node", do="register", node="a1", index=index, installation=installation)
+
+
+def test_tokens_begin_anew_on_a_node_with_another_directory_and_only_there() -> None:
+    run = [registered(1, "n1", 3, "one"), ran(10, "start"), ran(20, "exit")]
+    again = [*run, ran(40, "start")]
+    assert fencing(Trace(again)).ok is False
+    assert fencing(Trace([*again, registered(30, "n1", 9, "two")])).ok is True
+    replayed = [registered(32, "n1", 9, "one"), registered(30, "n2", 9, "one"), registered(33, "n2", 3, "two")]
+    assert fencing(Trace([*again, *replayed])).ok is False, "a replica that applies its log again changes nothing"
+
+
+def test_an_attempt_that_ran_twice_has_two_spans() -> None:
+    run = [ran(10, "start"), ran(20, "exit"), ran(40, "start"), ran(60, "exit")]
+    spans = attempts(Trace(run))["default/j.0"]
+    assert [(each.start_ms, each.end_ms) for each in spans] == [(10, 20), (40, 60)]
+    other = [ran(45, "start", "a2", 7), ran(50, "exit", "a2", 7)]
+    assert at_most_one_process(Trace(run)).ok is True
+    assert at_most_one_process(Trace([*run, *other])).ok is False
+
+
+def test_an_attempt_that_never_ended_meets_more_than_the_next_one() -> None:
+    long = [ran(10, "start", "a1", 4), ran(90, "exit", "a1", 4)]
+    short = [ran(20, "start", "a2", 5), ran(30, "exit", "a2", 5), ran(50, "start", "a3", 6), ran(60, "exit", "a3", 6)]
+    found = at_most_one_process(Trace([*long, *short]))
+    assert (found.ok, "(and 1 more)" in found.detail) == (False, True)

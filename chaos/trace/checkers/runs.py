@@ -8,7 +8,7 @@ from __future__ import annotations
 from chaos.trace.checkers.base import Finding, Verdict
 from chaos.trace.events import Event, Trace
 from chaos.trace.faults import Affliction, beyond_promise
-from chaos.trace.runs import Attempt, attempts, overlap_ms, successions
+from chaos.trace.runs import Attempt, attempts, meetings, overlap_ms
 
 ORDERED_END = "sandboxer stops its workloads"
 """What a sandboxer writes before it stops everything because it was told to end."""
@@ -22,7 +22,7 @@ EVICTING = ":NoExecute"
 def at_most_one_process(trace: Trace) -> Finding:
     """No two attempts of an allocation run at once, unless its job said that it keeps running without a lease."""
     verdict = Verdict("at-most-one-process")
-    for older, newer in successions(trace):
+    for older, newer in meetings(trace):
         if older.keeps:
             continue
         both = overlap_ms(older, newer)
@@ -137,6 +137,8 @@ def _ends(before: Event, start: Event) -> bool:
 def fencing(trace: Trace) -> Finding:
     """On a node tokens of an allocation only rise, and without a lease nothing that needs one starts.
 
+    A node whose directory is another one remembers nothing of what the one before it started: its tokens begin anew.
+
     What was let through just before the deadline or its stop, and is being ended already, may tell its start a moment
     later: a sandboxer tells that it stops only what it has spawned.
     """
@@ -144,7 +146,11 @@ def fencing(trace: Trace) -> Finding:
     highest: dict[tuple[str, str], Event] = {}
     without_lease: dict[str, Event] = {}
     let_through: set[tuple[str, str, int]] = set()
-    for event in trace.kind("run", "lease"):
+    installed: dict[str, tuple[int, object]] = {}
+    for event in trace.kind("run", "lease", "node"):
+        if event.k == "node":
+            _note_installation(event, installed, highest)
+            continue
         if event.k == "run" and event.f.get("do") == "fenced":
             let_through.add((event.n, event.text("allocation"), event.number("epoch")))
         if event.k == "lease":
@@ -173,3 +179,17 @@ def fencing(trace: Trace) -> Finding:
         if event.number("epoch") >= highest.get(key, event).number("epoch"):
             highest[key] = event
     return verdict.finding("nothing ran")
+
+
+def _note_installation(
+    event: Event, installed: dict[str, tuple[int, object]], highest: dict[tuple[str, str], Event]
+) -> None:
+    """Forget the tokens of a node that registers from another directory; replicas tell it more than once."""
+    node, index, installation = event.text("node"), event.number("index"), event.f.get("installation")
+    known = installed.get(node, (0, installation))
+    if event.f.get("do") != "register" or installation is None or index <= known[0]:
+        return
+    installed[node] = (index, installation)
+    if known[1] != installation:
+        for key in [key for key in highest if key[0] == node]:
+            del highest[key]
