@@ -150,6 +150,11 @@ def version_gone_back(made: TraceMaker) -> None:
     last(made, "op", "n1", op="read", ph="ok")["value"]["version"] = 0
 
 
+def answered_too_early(made: TraceMaker) -> None:
+    answer = last(made, "op", "client", ph="ok", id="r9")
+    answer["hlc"] -= 30 << 16
+
+
 # -- owners ------------------------------------------------------------------------------------
 
 
@@ -306,6 +311,7 @@ FORGERIES: list[tuple[Forge, str]] = [
     (old_read, "no-stale-read"),
     (version_never_given, "linearizable"),
     (version_gone_back, "linearizable"),
+    (answered_too_early, "no-acknowledged-placement-lost"),
     (two_owners, "one-owner-per-arc"),
     (two_owner_sets, "one-owner-per-arc"),
     (moved_between_old_owners, "ring-moves-little"),

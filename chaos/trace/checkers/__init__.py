@@ -1,6 +1,7 @@
 """Invariants of a run, each a named pure function over its merged events."""
 
 from chaos.trace.checkers.acknowledged import no_acknowledged_placement_lost, one_effect_per_request
+from chaos.trace.checkers.applied import AppliedOnce, NoSlotLeaked
 from chaos.trace.checkers.base import Checker, Finding, RuleChecker
 from chaos.trace.checkers.catchup import BoundedCatchUp
 from chaos.trace.checkers.completeness import own_invariants, trace_complete, weaknesses
@@ -20,18 +21,10 @@ from chaos.trace.checkers.links import link_cut_silent
 from chaos.trace.checkers.logs import CommitContiguous, CommittedKept, EqualDigests, LogMatching, StateMachineSafety
 from chaos.trace.checkers.owners import OneOwner, RingMoves, StaleOwner
 from chaos.trace.checkers.placements import applied_alike, capacity, one_bind_per_attempt, run_was_placed
-from chaos.trace.checkers.processes import (
-    AppliedOnce,
-    ExitsHappened,
-    NoSlotLeaked,
-    OneEffect,
-    StatusInOrder,
-    capacity_on_nodes,
-    freed_by_exit,
-    no_orphan,
-)
+from chaos.trace.checkers.processes import capacity_on_nodes, freed_by_exit, no_orphan
 from chaos.trace.checkers.quorums import CommitByQuorum, CommitsOwnTerm, cut_off_leader_steps_down
 from chaos.trace.checkers.reads import no_stale_read
+from chaos.trace.checkers.reports import ExitsHappened, OneEffect, StatusInOrder
 from chaos.trace.checkers.runs import absence_never_stops, at_most_one_process, fencing
 
 _RULES = (

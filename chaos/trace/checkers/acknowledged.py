@@ -11,6 +11,8 @@ from chaos.trace.checkers.snapshots import AppliedRanges, installs
 from chaos.trace.events import FLUSH_MS, Event, LifeFacts, Trace
 
 WRITES = ("submit", "stop")
+TOLD_S = 0.001
+"""Two processes' events of one millisecond have no order."""
 
 
 def acknowledged_writes(trace: Trace) -> list[Event]:
@@ -100,7 +102,9 @@ def _check_commit(verdict: Verdict, trace: Trace, commits: _Commits, answer: Eve
     index = acknowledged_index(answer)
     commit = commits.first(index)
     if commit is not None:
-        if commit.ms > answer.ms + FLUSH_MS:
+        if commit.t > answer.t + TOLD_S and all(trace.is_whole(voter) for voter in trace.voters):
+            verdict.violated(f"{answer.text('id')} was answered before index {index} was committed", answer, commit)
+        elif commit.ms > answer.ms + FLUSH_MS:
             verdict.unknown(f"the commit of {index} is told later than its answer: another told it first")
         return
     blind = [voter for voter in trace.voters if _ended_before(trace, voter, answer)]

@@ -1,7 +1,7 @@
 """What ran on the nodes, against what was placed, reported and freed.
 
-Owns: capacity as processes take it, capacity freed by exits alone, statuses in order, exits as they were, effects by
-token, nothing left running.  Must not know: leases, or how nodes run anything.
+Owns: capacity as processes take it, capacity freed by exits alone, nothing left running.
+Must not know: leases, or how nodes run anything.
 
 Where a simulated kernel tells its own truth, that counts (`run` do=began, do=ended of the main process, do=emptied of
 the last); elsewhere what the sandboxer saw (do=start and do=exit).
@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from chaos.trace.checkers.base import Finding, Rule, Verdict
-from chaos.trace.checkers.snapshots import REPLACED
-from chaos.trace.events import Event, Life, Trace
+from chaos.trace.checkers.base import Finding, Verdict
+from chaos.trace.events import Event, Trace
 from chaos.trace.faults import afflictions
 from chaos.trace.runs import powered_off
 
@@ -135,118 +134,6 @@ def _tells_all(trace: Trace, start: Event) -> bool:
     return not facts.gap and not facts.cut_short and not later
 
 
-class StatusInOrder(Rule):
-    """Of an attempt's reports only higher sequences count; they begin anew when its node must tell all again."""
-
-    name = "status-in-order"
-    nothing = "no report was applied twice for an attempt"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._last: dict[Life, dict[tuple[str, Attempt], tuple[int, Event]]] = {}
-        self._known: dict[Life, dict[str, Event]] = {}
-
-    def on_status(self, event: Event) -> None:
-        """Reports counted."""
-        mine, node = self._last.setdefault((event.n, event.inc), {}), event.text("node")
-        for allocation, epoch, sequence, _ in event.f.get("reports", ()):
-            key = (node, (allocation, epoch))
-            before = mine.get(key)
-            mine[key] = (sequence, event)
-            if before is None:
-                continue
-            self.verdict.checked += 1
-            if sequence <= before[0]:
-                self.verdict.violated(
-                    f"{event.n} applied report {sequence} of {allocation} (epoch {epoch}) after {before[0]}",
-                    before[1],
-                    event,
-                )
-
-    def on_node(self, event: Event) -> None:
-        """A node that was lost, or runs another sandboxer, tells of every attempt anew."""
-        life, node = (event.n, event.inc), event.text("node")
-        known = self._known.setdefault(life, {}).get(node)
-        if event.f.get("do") not in ("register", "lost"):
-            return
-        self._known[life][node] = event
-        same = known is not None and all(known.f.get(name) == event.f.get(name) for name in ("do", "incarnation"))
-        if event.f.get("do") == "lost" or not same:
-            mine = self._last.get(life, {})
-            for key in [key for key in mine if key[0] == node]:
-                del mine[key]
-
-    def on_disk(self, event: Event) -> None:
-        """A snapshot takes the place of what was applied."""
-        if event.f.get("op") in REPLACED:
-            self._last.pop((event.n, event.inc), None)
-
-
-class ExitsHappened(Rule):
-    """An exit is told as the kernel saw it; what nobody saw is told as unknown, never as a made-up code."""
-
-    name = "exits-happened"
-    nothing = "no end was told by the kernel itself"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._ended: dict[tuple[str, Attempt], Event] = {}
-
-    def on_run(self, event: Event) -> None:
-        """A process ended, or its exit is told."""
-        key = (event.n, attempt_of(event))
-        if event.f.get("do") == "ended":
-            self._ended[key] = event
-            return
-        if event.f.get("do") != "exit":
-            return
-        told, happened = event.part("exit"), self._ended.get(key)
-        if happened is None or told.get("status_known") is not True:
-            return
-        self.verdict.checked += 1
-        for name in ("code", "signal"):
-            if name in happened.f and happened.f[name] != told.get(name):
-                self.verdict.violated(
-                    f"{key[1][0]} ended with {name} {happened.f[name]} on {event.n}, which tells {told.get(name)}",
-                    happened,
-                    event,
-                )
-                return
-
-
-class OneEffect(Rule):
-    """Whoever compares tokens never accepts one lower than it accepted before: at most one effect, always (§6)."""
-
-    name = "at-most-one-effect"
-    nothing = "no token was presented"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._highest: dict[str, tuple[tuple[int, ...], Event]] = {}
-
-    def on_effect(self, event: Event) -> None:
-        """A token was presented for a key."""
-        self.verdict.checked += 1
-        if event.f.get("accepted") is not True:
-            return
-        token, key = _token(event.f.get("token")), event.text("key")
-        before = self._highest.get(key)
-        if before is not None and token < before[0]:
-            self.verdict.violated(
-                f"{key} accepted token {event.f.get('token')} after {before[1].f.get('token')}", before[1], event
-            )
-        else:
-            self._highest[key] = (token, event)
-
-
-def _token(value: Any) -> tuple[int, ...]:
-    if isinstance(value, int):
-        return (value,)
-    if isinstance(value, str):
-        return tuple(int(part) for part in value.replace(":", ".").replace("-", ".").split(".") if part.isdigit())
-    return tuple(int(part) for part in value) if isinstance(value, list | tuple) else ()
-
-
 LEASE_S = 10.0
 """The default, where no lease tells its length."""
 SETTLES_S = 5.0
@@ -318,79 +205,3 @@ class _Over:
         later = [self._bound.get(allocation), self._stopped.get(allocation.rpartition(".")[0])]
         newer = [event for event in later if event is not None and event.number("index") > epoch]
         return self.freed.get(attempt) or (newer[0] if newer else None)
-
-
-class NoSlotLeaked(Rule):
-    """With a job all rows of its attempts are given back: no more are taken than attempts of the jobs that are left."""
-
-    name = "no-slot-leaked"
-    nothing = "no job was collected"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._bound: dict[Life, dict[str, set[Attempt]]] = {}
-        self._blind: set[Life] = set()
-
-    def on_disk(self, event: Event) -> None:
-        """A life that begins with a snapshot does not see all attempts."""
-        if event.f.get("op") in REPLACED:
-            self._blind.add((event.n, event.inc))
-
-    def on_place(self, event: Event) -> None:
-        """An attempt takes a row."""
-        if event.f.get("do") == "bind":
-            mine = self._bound.setdefault((event.n, event.inc), {})
-            mine.setdefault(event.text("job"), set()).add(attempt_of(event))
-
-    def on_job(self, event: Event) -> None:
-        """Perhaps a job is collected; of several in one command only the last tells the rows after all."""
-        life = (event.n, event.inc)
-        if event.f.get("do") != "collect" or life in self._blind:
-            return
-        mine = self._bound.setdefault(life, {})
-        mine.pop(event.text("job"), None)
-        rows = event.number("rows")
-        if rows < 0:
-            return
-        self.verdict.checked += 1
-        left = sum(len(attempts) for attempts in mine.values())
-        if rows > left:
-            self.verdict.violated(
-                f"{event.n} keeps {rows} rows after {event.text('job')} was collected, and {left} attempts are left",
-                event,
-            )
-
-
-class AppliedOnce(Rule):
-    """An entry is applied once: no plan finds its own placement there already."""
-
-    name = "applied-once"
-    nothing = "nothing was placed"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._bound: dict[Life, tuple[int, dict[str, Event]]] = {}
-
-    def on_disk(self, event: Event) -> None:
-        """Whose state is replaced applies entries again."""
-        if event.f.get("op") in REPLACED:
-            self._bound.pop((event.n, event.inc), None)
-
-    def on_place(self, event: Event) -> None:
-        """A placement is bound or refused."""
-        life, index, do = (event.n, event.inc), event.number("index"), event.f.get("do")
-        if do not in ("bind", "refuse"):
-            return
-        at, bound = self._bound.get(life, (0, {}))
-        if at != index:
-            at, bound = self._bound[life] = (index, {})
-        allocation = event.text("allocation")
-        self.verdict.checked += 1
-        if allocation in bound and bound[allocation].number("attempt") == event.number("attempt"):
-            self.verdict.violated(
-                f"{event.n} applied entry {index} twice: it bound {allocation}, and then took it up again",
-                bound[allocation],
-                event,
-            )
-        elif do == "bind":
-            bound[allocation] = event
