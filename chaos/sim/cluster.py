@@ -28,7 +28,7 @@ from chaos.sim.swarm.profile import MachineShape, Profile
 from chaos.sim.syscalls import STEPS
 from chaos.sim.world import World
 from cluster.trace import Tracer
-from raft.errors import StoreError
+from raft.errors import DiskFull, StoreError
 from scheduler.assembly import Replica
 
 RESTART_S: Final = 1.0
@@ -312,7 +312,7 @@ def rot_log(disk: ForgettingDisk, dice: Random) -> bool:
 
 def _of_disk(error: BaseException) -> bool:
     """Whether a process ended because its disk did."""
-    return all(isinstance(leaf, OSError | StoreError) for leaf in _leaves(error))
+    return all(isinstance(leaf, OSError | StoreError | DiskFull) for leaf in _leaves(error))
 
 
 def _leaves(error: BaseException | None) -> list[BaseException]:

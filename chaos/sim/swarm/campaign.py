@@ -21,9 +21,6 @@ from chaos.sim.swarm.result import SeedResult
 from chaos.sim.swarm.shrink import shrink
 
 PROGRESS_S = 2.0
-COLLECT_SEEDS = 1
-"""After so many seeds the garbage collector runs; never during one."""
-
 Run = Callable[[Plan, bool], SeedResult]
 """Runs one plan; the flag asks for the trace's digest."""
 Again = Callable[[list[int]], dict[int, str]]
@@ -109,7 +106,7 @@ class Campaign:
 
 
 def quietly(run: Callable[[], SeedResult]) -> SeedResult:
-    """Run with the garbage collector off, so that it cannot act in the middle; collect afterwards."""
+    """Run with the garbage collector off, so that it cannot act in the middle; a world that ends collects by itself."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -117,7 +114,6 @@ def quietly(run: Callable[[], SeedResult]) -> SeedResult:
     finally:
         if enabled:
             gc.enable()
-        gc.collect()
 
 
 def shrink_plan(plan: Plan, checker: str, run: Callable[[Plan], SeedResult], trials_max: int) -> Plan:

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from chaos.sim.swarm.profile import SPECIAL_TAINT, ZONES, Profile, stream
 
-JOBS: Final = (50, 58)
+JOBS: Final = (50, 52)
 START_MS: Final = 1_200
 CLIENT_TIMEOUT_MS: Final = 4_000
 
@@ -96,7 +96,7 @@ def _job(dice: Random, name: str, batch: bool) -> dict[str, Any]:
     job: dict[str, Any] = {
         "name": name,
         "kind": "batch" if batch else "service",
-        "replicas": dice.choice((1, 1, 1, 2, 3)),
+        "replicas": dice.choice((1, 1, 1, 1, 1, 2, 3)),
         "command": _command(dice, batch),
         "resources": {
             "requests": {"cpu": dice.choice(("50m", "100m", "250m")), "memory": dice.choice(("16Mi", "64Mi"))}

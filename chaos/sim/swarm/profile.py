@@ -21,7 +21,7 @@ Policy = Literal["fifo", "random", "pct"]
 
 HTTP_PERCENT: Final = 5
 """Share of seeds that run over unmodified aiohttp; it is some ten times slower."""
-REPLICAS: Final = (3, 3, 3, 4, 5)
+REPLICAS: Final = (3, 3, 3, 3, 3, 4, 5)
 ZONES: Final = ("east", "west")
 SPECIAL_TAINT: Final = "special=yes:NoSchedule"
 MIB: Final = 1 << 20
@@ -68,6 +68,7 @@ class RaftShape(Struct, frozen=True):
     segment_bytes: int
     snapshot_chunk_bytes: int
     max_inflight_messages: int
+    ping_ms: int
 
 
 class LeaseShape(Struct, frozen=True):
@@ -118,7 +119,7 @@ def draw_profile(seed: int, transport: Transport | None = None) -> Profile:
     drawn: Transport = "http" if stream(seed, "transport").randrange(100) < HTTP_PERCENT else "direct"
     sizes = stream(seed, "sizes")
     replicas = sizes.choice(REPLICAS)
-    agents = sizes.randint(4, 6)
+    agents = sizes.choice((4, 4, 4, 4, 5, 6))
     raft, lease = _raft(stream(seed, "raft")), _lease(stream(seed, "lease"))
     network = stream(seed, "network")
     slow = network.random() < 0.25
@@ -133,7 +134,7 @@ def draw_profile(seed: int, transport: Transport | None = None) -> Profile:
         lease=lease,
         latency_us=Spread(5_000, 30_000) if slow else Spread(200, 200 + network.randrange(3_000)),
         loss_permille=network.choice((0, 0, 0, 2, 10)),
-        safety_ms=stream(seed, "length").randint(19_000, 24_000),
+        safety_ms=stream(seed, "length").randint(18_000, 20_000),
     )
 
 
@@ -171,20 +172,21 @@ def _nodes(dice: Random, count: int) -> tuple[NodeShape, ...]:
 
 def _raft(dice: Random) -> RaftShape:
     return RaftShape(
-        election_timeout_ms=dice.choice((300, 500, 800, 1_200)),
+        election_timeout_ms=dice.choice((800, 1_200, 1_600, 2_000)),
         snapshot_entries=dice.choice((48, 96, 192, 50_000)),
         keep_tail_entries=dice.choice((0, 8, 32)),
         segment_bytes=dice.choice((1 << 16, 1 << 17)),
         snapshot_chunk_bytes=dice.choice((1 << 10, 1 << 12, 256 << 10)),
         max_inflight_messages=dice.choice((1, 4, 8)),
+        ping_ms=dice.choice((250, 500, 500)),
     )
 
 
 def _lease(dice: Random) -> LeaseShape:
-    duration_ms = dice.choice((2_000, 3_000, 4_000, 6_000))
+    duration_ms = dice.choice((2_000, 3_000, 4_500, 6_000))
     return LeaseShape(
         duration_ms=duration_ms,
         drift_ppm=dice.choice((1_000, 10_000)),
         delta_ms=dice.choice((200, 500)),
-        heartbeat_ms=duration_ms // 4,
+        heartbeat_ms=duration_ms // 3,
     )
