@@ -40,6 +40,8 @@ from raft.messages import Message
 
 PING_NS_DEFAULT = 250_000_000
 SUSPECT_NS = 1_000_000_000
+SUSPECT_PINGS = 2.5
+"""A link without proof for `SUSPECT_NS`, or this many pings if that is longer, is suspect."""
 UNPROVEN_NS = 3_000_000_000
 STUCK_NS = 2_000_000_000
 ATTEMPTS_MAX = 16
@@ -84,6 +86,7 @@ class PeerLink:
         self.rtt_ns = 0
         self.why_down = "not dialled yet"
         self._context = context
+        self._suspect_ns = max(SUSPECT_NS, int(SUSPECT_PINGS * context.ping_ns))
         self._on_lost = on_lost
         self._log = context.log.bind(peer=peer, address=address)
         self._attempts: deque[asyncio.Task[None]] = deque()
@@ -172,7 +175,7 @@ class PeerLink:
             self._unproven_reported = True
             self._on_lost(self.peer, "no proof of life for 3 s")
         # A fresh link without any pong has proved itself by its welcome: then the reverse link is to blame.
-        suspect = silence_ns > (SUSPECT_NS if session.proven_ns > session.opened_ns else UNPROVEN_NS)
+        suspect = silence_ns > (self._suspect_ns if session.proven_ns > session.opened_ns else UNPROVEN_NS)
         if suspect:
             self._start_attempt()
         if self._ping_due_ns <= now_ns:

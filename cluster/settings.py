@@ -203,7 +203,7 @@ class LinksSection(_Section, frozen=True):
 
     connections_max: Annotated[int, Meta(ge=4, le=100_000, description="open connections on the link port")] = 4096
     requests_max: Annotated[int, Meta(ge=1, le=100_000, description="requests of peers handled at once")] = 256
-    ping_ms: Annotated[int, Meta(ge=50, le=500, description="between proofs that a link is alive")] = 250
+    ping_ms: Annotated[int, Meta(ge=50, le=1_000, description="between proofs that a link is alive")] = 250
 
 
 class LogSection(_Section, frozen=True):

@@ -146,8 +146,9 @@ class Placing:
         self._placer.wake()
 
     def applied(self, index: int) -> None:
-        """The state moved on: there may be something to place, unless nothing waits."""
-        if self._state.books.jobs.waiting:
+        """The state moved on: there may be something to place, unless nothing waits that is this replica's to place."""
+        waiting = self._state.books.jobs.waiting
+        if waiting and any(map(self.takes, waiting)):
             self.wake()
 
     def leader_changed(self) -> None:
