@@ -26,6 +26,7 @@ from raft.driver import Driver
 from raft.effects import Role, RoleChanged
 from raft.errors import SkerryError, StoreCorrupt
 from raft.messages import Message
+from raft.status import Standing
 from raft.store.log_store import LogStore
 from scheduler import forwarding, output, renewals, roster
 from scheduler.api.events import Events
@@ -444,6 +445,12 @@ def add_metrics(metrics: Metrics, replica: Replica) -> None:
     read("leading", "1 while this replica leads", lambda: [((), float(driver.leader == replica.node))])
     read("commit_index", "Highest committed index", lambda: [((), float(driver.core.commit_index))])
     read("applied_index", "Highest applied index", lambda: [((), float(driver.applied_index))])
+    read(
+        "state_standing",
+        "1 for what the comparison of the replicas' states says of this one's",
+        lambda: [((each.value,), float(driver.standing is each)) for each in Standing],
+        labels=("standing",),
+    )
     read("sessions", "Agents' sessions held here", lambda: [((), float(len(replica.sessions.usage())))])
     read("ring_epoch", "Epoch of the shard owners", lambda: [((), float(replica.state.books.shards.epoch))])
     read("proposals_waiting", "Proposals waiting here", lambda: [((), float(replica.proposals.waiting))])

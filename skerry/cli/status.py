@@ -23,7 +23,7 @@ def status(target: Target) -> int:
         for alert in answer.get("alerts", ()):
             print(f"alert: {alert}")
         print()
-        columns = ("id", "role", "term", "commit_index", "applied_index", "digest")
+        columns = ("id", "role", "term", "commit_index", "applied_index", "digest", "state")
         print_table(("replica", *columns[1:]), [[row.get(c) for c in columns] for row in answer["replicas"]])
         print()
         print_table(

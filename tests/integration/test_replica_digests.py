@@ -56,6 +56,13 @@ async def write(cluster: ReplicaCluster, count: int, *, via: str, tag: str) -> N
         await asyncio.gather(*(cluster.submit(f"{tag}{start + each}", via=via) for each in range(8)))
 
 
+async def metrics(cluster: ReplicaCluster, via: str) -> str:
+    assert cluster.http is not None
+    headers = {"Authorization": f"Bearer {cluster.api_token}"}
+    async with cluster.http.get(f"{cluster.url(via)}/metrics", headers=headers) as response:
+        return await response.text()
+
+
 async def one_state(cluster: ReplicaCluster, via: str) -> dict[str, Any]:
     async def same() -> dict[str, Any] | None:
         status = await cluster.call("GET", "/v1/status", via=via)
@@ -113,4 +120,5 @@ async def test_without_a_majority_nothing_is_written_and_it_is_said(tmp_path: Pa
         assert "no majority agrees" in status["why"]
         assert {row["state"] for row in status["replicas"]} == {"split"}
         assert len(status["alerts"]) == 1
+        assert 'skerry_state_standing{standing="split"} 1.0' in await metrics(cluster, leader)
         assert len(await cluster.jobs(leader)) >= 1, "reading goes on"
