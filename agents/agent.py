@@ -88,6 +88,8 @@ class Agent:
         self._logs = Logs(read_output or LogFiles(home.directory).read, self._reconciler.live_epochs)
         self._dialer = Dialer(settings.replicas, settings.token, self, tracer, host.dice, host.network)
         self._client: SandboxClient | None = None
+        self._sandboxer = ""
+        """Incarnation of the sandboxer that is or was served last."""
         self._runner: Runner | None = None
         self._committed = asyncio.Event()
         self._drained = asyncio.Event()
@@ -141,6 +143,9 @@ class Agent:
             client, self._reconciler, self._reporter, self._usage, emit=self._tracer.emit, changed=self.news.set
         )
         await runner.adopt()
+        if client.incarnation != self._sandboxer:
+            self._sandboxer = client.incarnation
+            self._reporter.sandboxer_changed()
         self._client, self._runner = client, runner
         settings = self._settings
         log.info("sandboxer connected", incarnation=client.incarnation, isolation=client.hello.isolation)

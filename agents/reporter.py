@@ -28,7 +28,8 @@ Key = tuple[str, int]
 class Reporter:
     """At most one status is in flight: the next is made when it is committed.
 
-    Invariant: a report leaves the queue only by `committed`, so losing a session loses none.
+    Invariant: a report leaves the queue only by `committed`, so losing a session loses none, or by
+    `sandboxer_changed`, after which everything is told anew.
     """
 
     def __init__(self) -> None:
@@ -51,6 +52,16 @@ class Reporter:
         """Another replica listens now: what is in flight goes out again, unknown ones are told anew."""
         self._sent_at = None
         self._told = {}
+
+    def sandboxer_changed(self) -> None:
+        """Forget what another sandboxer said: its sequences mean nothing under the present one's incarnation.
+
+        A report of it that was taken under the new registration would hide every later one with a lower sequence.
+        Whoever adopts the new sandboxer's list tells all of it, and what the old one ended, once more.
+        """
+        self._waiting.clear()
+        self._flying = None
+        self._sent_at = None
 
     def next(self, now_s: float, *, known_index: int, unknown: Sequence[Key]) -> Status | None:
         """The status to send now, or None.

@@ -43,6 +43,20 @@ def test_a_new_session_gets_the_status_in_flight_at_once():
     assert ask(reporter, 0.1) == first
 
 
+def test_another_sandboxer_begins_with_an_empty_queue_and_a_new_number():
+    reporter = Reporter()
+    reporter.add(status(8))
+    old = ask(reporter)
+    reporter.add(status(9))
+    reporter.sandboxer_changed()
+    assert reporter.outstanding == 0
+    reporter.add(status(1))
+    new = ask(reporter)
+    assert (new.reports, new.number > old.number) == ((status(1),), True)
+    assert reporter.committed(old.number) == ()
+    assert reporter.committed(new.number) == (status(1),)
+
+
 def test_a_burst_is_cut_into_statuses_in_order():
     reporter = Reporter()
     everything = [status(n) for n in range(REPORTS_MAX * 2 + 1)]
