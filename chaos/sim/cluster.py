@@ -115,6 +115,10 @@ class SimCluster:
         """What runs on each node, by the simulated kernel itself."""
         return {name: set(node.running()) for name, node in self.nodes.items()}
 
+    def process(self, name: str) -> Process | None:
+        """A machine's replica or agent, if there ever was one."""
+        return self.nodes[name].agent if name in self.nodes else self._processes.get(name)
+
     def wall_ms(self) -> int:
         """True wall time."""
         return self.world.clock.wall_ns() // 1_000_000

@@ -127,6 +127,21 @@ class SimHost:
         for end in stalled:
             loop.call_soon(end.resumed, context=end.context)
 
+    def stop(self, life: Life) -> None:
+        """SIGSTOP to one process; the rest of the machine runs.  A pause of the whole machine ends it, too."""
+        life.halted = True
+
+    def go_on(self, life: Life) -> None:
+        """SIGCONT."""
+        if life.dead or self.paused or not life.halted:
+            return
+        life.halted = False
+        self.world.loop.release(life)
+        mine = [end for end in self.stalled if end.life is life]
+        self.stalled = [end for end in self.stalled if end.life is not life]
+        for end in mine:
+            self.world.loop.call_soon(end.resumed, context=end.context)
+
     def resume_quietly(self) -> None:
         """No longer paused, and nothing goes on."""
         self.paused = False
@@ -230,6 +245,14 @@ class Process:
         """Kill it: nothing of it runs any more, not even a `finally`."""
         self.host.end(self.life)
         self._leave()
+
+    def stop(self) -> None:
+        """SIGSTOP."""
+        self.host.stop(self.life)
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        self.host.go_on(self.life)
 
     def post(self, callback: Callable[..., object], *args: Any) -> None:
         """Have the process call something, as a signal would; nothing happens if it is dead."""

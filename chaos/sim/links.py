@@ -43,6 +43,7 @@ class Link:
     """
 
     __slots__ = (
+        "arrived",
         "base_ns",
         "bytes_per_s",
         "calm_base_ns",
@@ -66,6 +67,8 @@ class Link:
         self.calm_base_ns = base_ns
         self.calm_span_ns = span_ns
         self.calm_loss = loss
+        self.arrived = 0
+        """Segments that came through."""
         self.free_ns = 0
         """When the throttled line is free for the next segment."""
         self.pipes: dict[Any, None] = {}

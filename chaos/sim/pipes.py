@@ -204,6 +204,7 @@ class Pipe:
         if far.life.halted and not far.host.powered:
             self._lose([(kind, data), *self._recalled()], "down")
             return
+        self.route.arrived += 1
         if kind >= FIN:
             self.clear, self.stopped = False, True
             self._retire()

@@ -73,7 +73,11 @@ def list_scenarios(output: str) -> int:
 @chaos.command("run")
 @click.argument("scenario")
 @click.option(
-    "--backend", type=click.Choice(["proxy"]), default="proxy", show_default=True, help="What injects the faults."
+    "--backend",
+    type=click.Choice(["proxy", "sim"]),
+    default="proxy",
+    show_default=True,
+    help="Break real processes through the proxy, or simulated ones in virtual time.",
 )
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="Seed of every choice; else the scenario's own.")
 @click.option(
@@ -106,14 +110,17 @@ def run_scenario(
     """Run SCENARIO (a name of `chaos ls`, or a TOML file) against the running `skerry dev` cluster.
 
     With --address and --chaos-api against a cluster elsewhere: containers, or other machines.  Where no cluster
-    runs, one is started for it and stopped again.  Exit codes: 0 every expectation held; 1 one did not; 6 unknown.
+    runs, one is started for it and stopped again.  With --backend sim in virtual time, where a seed is one
+    run.  Exit codes: 0 every expectation held; 1 one did not; 6 unknown.
     Of many runs the worst counts, and the metrics are told as least, median and greatest.
     """
     from chaos.scenario.library import load_scenario
 
     plan = load_scenario(scenario)
     seeds = [(plan.seed if seed is None else seed) + number for number in range(runs)]
-    if address is not None:
+    if backend == "sim":
+        results = _run_simulated(plan, seeds, out)
+    elif address is not None:
         results = [_run_remote(plan, address, token, chaos_api, each, out) for each in seeds]
     else:
         home = (directory or Path(DEV_DIRECTORY)).absolute()
@@ -164,6 +171,15 @@ def _run_here(plan: Any, facts: dict[str, Any], seeds: list[int]) -> list[Any]:
     from skerry.dev.target import DevCluster
 
     return [asyncio.run(run(plan, DevCluster(facts), seed=seed, say=progress)) for seed in seeds]
+
+
+def _run_simulated(plan: Any, seeds: list[int], out: Path | None) -> list[Any]:
+    """Run it in virtual time; with several seeds each has its own folder for its trace."""
+    from chaos.sim.scenarios import run_scenario as run
+
+    home = (out or Path(tempfile.mkdtemp(prefix="skerry-sim-"))).absolute()
+    folders = [home] if len(seeds) == 1 else [home / f"seed-{seed}" for seed in seeds]
+    return [run(plan, seed=seed, out=folder, say=progress) for seed, folder in zip(seeds, folders, strict=True)]
 
 
 def _run_remote(

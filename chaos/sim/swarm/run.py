@@ -7,19 +7,17 @@ Must not know: campaigns, the command line.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
-
-import structlog
 
 from chaos.breaks import in_force
 from chaos.sim.api import SimApi
 from chaos.sim.cluster import Ended, SimCluster
 from chaos.sim.host import ProcessHost
 from chaos.sim.links import US
+from chaos.sim.quiet import quiet_log
 from chaos.sim.recording import Recording
 from chaos.sim.report import Deadlock, Livelock
 from chaos.sim.swarm.campaign import Run
@@ -36,8 +34,6 @@ from chaos.trace.check import check_trace
 from chaos.trace.records import trace_of
 
 CLIENT: Final = "client"
-LOG_LEVEL_NONE: Final = logging.CRITICAL
-"""Nothing of ours is logged as critical: the log for people is off."""
 OWN_CHECKERS: Final = frozenset({"own-invariants"})
 """It repeats what the phases found themselves."""
 
@@ -51,13 +47,8 @@ def runner(breaks: Iterable[str] = (), *, out: Path | None = None) -> Iterator[R
         out: write each run's trace here.
     """
     names = tuple(breaks)
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(LOG_LEVEL_NONE))
-    try:
-        with in_force(names):
-            yield lambda plan, digest: run_plan(plan, digest=digest, out=out, breaks=names)
-    finally:
-        structlog.configure(**before)
+    with quiet_log(), in_force(names):
+        yield lambda plan, digest: run_plan(plan, digest=digest, out=out, breaks=names)
 
 
 def run_plan(plan: Plan, *, digest: bool = False, out: Path | None = None, breaks: tuple[str, ...] = ()) -> SeedResult:
