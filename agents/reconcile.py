@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from scheduler.commands import AllocationStatus
 from scheduler.model import Exit, ExitReason
@@ -73,6 +73,13 @@ Action = StartWorkload | StopWorkload | ForgetWorkload | Report
 def stops_of(wanted: Desired, live: tuple[Key, ...]) -> dict[Key, StopOrder]:
     """What a set orders to stop: its stop records and nothing else; what is `live` here never matters (rule 2)."""
     return {(order.allocation, order.epoch): order for order in wanted.stops}
+
+
+def _better_known(status: AllocationStatus, before: AllocationStatus | None) -> AllocationStatus:
+    """How an attempt ended, as it was seen by a sandboxer that did not live to write it down."""
+    seen = before.exit if before is not None and before.state == EXITED else None
+    unknown = status.exit is not None and not status.exit.status_known
+    return structs.replace(status, exit=seen) if unknown and seen is not None and seen.status_known else status
 
 
 class Reconciler:
@@ -153,7 +160,7 @@ class Reconciler:
         self._fenced = {key: None for key in self._fenced if key not in self._stops}
         actions: list[Action] = []
         for status in sorted(records, key=lambda record: record.sequence):
-            actions.extend(self._observe(status))
+            actions.extend(self._observe(_better_known(status, before.get((status.allocation, status.epoch)))))
         for key, status in before.items():
             if key not in self._records:
                 gone = status if status.state == EXITED else self._ended(key, ExitReason.LOST, NOT_FOUND, status)

@@ -22,7 +22,7 @@ from agents.sandbox_client import SandboxerRefused, SandboxerUnavailable
 from agents.settings import AgentSettings
 from cluster.clock import SystemClock
 from cluster.trace_writer import file_tracer
-from scheduler.model import Limits, Workload
+from scheduler.model import Exit, Limits, Workload
 from scheduler.session import AgentHello, Assignment, SessionRefused, StopOrder
 
 # aiohttp warns of a connection that a refused dial leaves to the garbage collector.
@@ -316,6 +316,26 @@ async def test_a_new_sandboxer_means_a_new_hello_and_what_it_cannot_find_is_lost
         await replica.until(lambda: len(replica.hellos) >= 2 and replica.state(ALLOCATION, 50) == "exited")
     assert replica.hellos[1].incarnation == "s2"
     assert replica.reports(ALLOCATION)[-1].exit.reason == "lost"
+
+
+async def test_what_one_sandboxer_told_is_never_reported_under_the_next(tmp_path, replica):
+    replica.assignments = [assignment()]
+    box = MemorySandboxer()
+    async with agent(settings_for(tmp_path, replica), box):
+        await replica.until(lambda: replica.state(ALLOCATION, 50) == "running")
+        replica.commits = False
+        box.sequence = 90
+        box.change("default/other.0", 7, "running", "started")
+        await replica.until(lambda: replica.reports("default/other.0"))
+        box.incarnation, box.sequence = "s2", 0
+        box.records = {}
+        box.change("default/other.0", 7, "exited", "exited", Exit(None, None, "lost", False))
+        box.crash()
+        told = len(replica.statuses)
+        replica.commits = True
+        await replica.until(lambda: replica.state("default/other.0", 7) == "exited")
+    said = [each for status in replica.statuses[told:] for each in status.reports if each.epoch == 7]
+    assert {(each.sequence, each.state) for each in said} == {(1, "exited")}
 
 
 async def test_an_ordered_end_leaves_workloads_running_and_says_goodbye(tmp_path, replica):

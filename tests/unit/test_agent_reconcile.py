@@ -18,7 +18,7 @@ from agents.reconcile import (
     StopWorkload,
 )
 from scheduler.commands import AllocationStatus
-from scheduler.model import Exit, Limits, Workload
+from scheduler.model import Exit, ExitReason, Limits, Workload
 from scheduler.session import Assignment, Desired, StopOrder
 
 
@@ -321,3 +321,16 @@ def test_of_what_the_cluster_is_unsure_only_what_is_known_here_is_told():
     assert reports(reconciler.desired(Desired(0, 11, (assignment(),), (), 0, unsure))) == [], "it is only starting"
     reconciler.observed(running())
     assert reports(reconciler.desired(Desired(0, 12, (assignment(),), (), 0, unsure))) == [running()]
+
+
+def test_how_an_attempt_ended_is_kept_from_a_sandboxer_that_did_not_live_to_write_it_down():
+    core = Reconciler()
+    ended = AllocationStatus("default/a.0", 4, 7, "exited", 9, "/a", Exit(3, None, ExitReason.EXITED, True))
+    lost = AllocationStatus("default/a.0", 4, 1, "exited", 9, "/a", Exit(None, None, ExitReason.LOST, False))
+    core.adopted([], sequence=0)
+    core.observed(ended)
+    [report] = [action.status for action in core.adopted([lost], sequence=1) if isinstance(action, Report)]
+    assert (report.sequence, report.exit.code, report.exit.status_known) == (1, 3, True)
+    other = Reconciler()
+    [report] = [action.status for action in other.adopted([lost], sequence=1) if isinstance(action, Report)]
+    assert not report.exit.status_known, "nobody saw it"
