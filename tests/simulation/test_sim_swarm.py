@@ -5,6 +5,7 @@ A failure prints one line that repeats it.  Seeds that once failed are kept in `
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -86,3 +87,13 @@ def test_a_seeds_trace_can_be_written_and_checked_by_itself(tmp_path):
     assert checked.weak == ()
     assert len(checked.violated) == 0
     assert checked.events >= result.events
+
+
+def test_a_campaign_does_not_grow_with_its_seeds():
+    objects = []
+    with runner() as run:
+        campaign = Campaign(run, Wanted(), say=print)
+        for seed in range(FIRST, FIRST + 3):
+            campaign.run_seed(seed)
+            objects.append(len(gc.get_objects()))
+    assert objects[-1] - objects[0] < 5_000, "what a seed made stays: about 30,000 objects each"

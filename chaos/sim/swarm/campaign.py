@@ -106,11 +106,17 @@ class Campaign:
 
 
 def quietly(run: Callable[[], SeedResult]) -> SeedResult:
-    """Run with the garbage collector off, so that it cannot act in the middle; a world that ends collects by itself."""
+    """Run with the garbage collector off, so that it cannot act in the middle, and collect afterwards.
+
+    A world that ends collects too, but its trace and whoever judged it are still held then: without this a campaign
+    grows by some 15 MB a seed.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
-        return run()
+        result = run()
+        gc.collect()
+        return result
     finally:
         if enabled:
             gc.enable()
