@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from chaos.scenario.measures import metrics, sometimes
+from chaos.trace.checkers.base import RuleChecker
+from chaos.trace.checkers.fencing import Fencing
 from chaos.trace.checkers.placements import one_bind_per_attempt
-from chaos.trace.checkers.runs import absence_never_stops, at_most_one_process, fencing
+from chaos.trace.checkers.runs import absence_never_stops, at_most_one_process
 from chaos.trace.events import Event, Trace
 from chaos.trace.runs import attempts, gap_ms, overlap_ms, successions
 from chaos.trace.story import leases
@@ -38,6 +40,9 @@ class Run:
     @property
     def trace(self) -> Trace:
         return Trace(self.events)
+
+
+fencing = RuleChecker(Fencing)
 
 
 def test_one_after_the_other_is_a_gap_and_no_violation():
@@ -270,3 +275,13 @@ def test_an_attempt_that_never_ended_meets_more_than_the_next_one() -> None:
     short = [ran(20, "start", "a2", 5), ran(30, "exit", "a2", 5), ran(50, "start", "a3", 6), ran(60, "exit", "a3", 6)]
     found = at_most_one_process(Trace([*long, *short]))
     assert (found.ok, "(and 1 more)" in found.detail) == (False, True)
+
+
+def test_a_late_sandboxer_lets_an_older_lease_run_out_and_goes_on_under_the_newer_one() -> None:
+    def lease_at(at_ms: int, inc: str, do: str, deadline_ns: int) -> Event:
+        return told(at_ms, "a1", inc, "lease", do=do, deadline_ns=deadline_ns, left_ms=900)
+
+    late = [lease_at(10, "agent", "grant", 500), lease_at(12, "box", "expire", 300), ran(14, "start")]
+    assert fencing(Trace(late)).ok is True
+    over = [lease_at(10, "agent", "grant", 500), lease_at(12, "box", "expire", 500), ran(14, "start")]
+    assert fencing(Trace(over)).ok is False

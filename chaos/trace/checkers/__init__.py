@@ -7,6 +7,7 @@ from chaos.trace.checkers.catchup import BoundedCatchUp
 from chaos.trace.checkers.completeness import own_invariants, trace_complete, weaknesses
 from chaos.trace.checkers.configurations import ConfigurationKept
 from chaos.trace.checkers.elections import ElectedByQuorum, ElectionSafety, TermsRise, VoteOnce, VotersVote, VotesKept
+from chaos.trace.checkers.fencing import Fencing
 from chaos.trace.checkers.kernels import ExitsComeLast, HarmsNobody
 from chaos.trace.checkers.leaders import LeaderAppendOnly, LeaderCompleteness, PreVoteQuorum, StickyVoters
 from chaos.trace.checkers.leases import (
@@ -25,7 +26,7 @@ from chaos.trace.checkers.processes import capacity_on_nodes, freed_by_exit, no_
 from chaos.trace.checkers.quorums import CommitByQuorum, CommitsOwnTerm, cut_off_leader_steps_down
 from chaos.trace.checkers.reads import no_stale_read
 from chaos.trace.checkers.reports import ExitsHappened, OneEffect, StatusInOrder
-from chaos.trace.checkers.runs import absence_never_stops, at_most_one_process, fencing
+from chaos.trace.checkers.runs import absence_never_stops, at_most_one_process
 
 _RULES = (
     ElectionSafety,
@@ -50,6 +51,7 @@ _RULES = (
     OneOwner,
     RingMoves,
     StaleOwner,
+    Fencing,
     LeaseFromSend,
     NoLeaseForTheLost,
     StatusInOrder,
@@ -77,7 +79,6 @@ CHECKERS: dict[str, Checker] = {
     "at-most-one-process": at_most_one_process,
     "absence-never-stops": absence_never_stops,
     "no-orphan": no_orphan,
-    "fencing": fencing,
     "lease-by-quorum": lease_by_quorum,
     "no-early-loss": no_early_loss,
     "no-late-start": no_late_start,

@@ -1,4 +1,4 @@
-"""At most one process, nothing stopped without an order, no start under an old token.
+"""At most one process, and nothing stopped without an order.
 
 Owns: what the nodes' own events must not show.  Must not know: how leases are kept.
 """
@@ -89,11 +89,11 @@ def _note_lease(event: Event, expired: dict[str, Event]) -> None:
     """
     if event.f.get("do") == "expire":
         expired[event.n] = event
-    elif _is_given(event) and event.n in expired and event.ms > expired[event.n].ms:
+    elif is_given(event) and event.n in expired and event.ms > expired[event.n].ms:
         del expired[event.n]
 
 
-def _is_given(event: Event) -> bool:
+def is_given(event: Event) -> bool:
     """Whether a lease is given that lasts: a confirmation may come too late to be worth anything."""
     left_ms = event.f.get("left_ms", 1)
     return event.f.get("do") in GIVEN and isinstance(left_ms, int) and left_ms > 0
@@ -127,69 +127,3 @@ def _ordered(stop: Event, orders: dict[str, list[Event]]) -> bool:
 def _leaves(stop: Event, ends: list[Event]) -> bool:
     """Whether the sandboxer of this life had been told to end before."""
     return any((end.n, end.inc) == (stop.n, stop.inc) and end.i < stop.i for end in ends)
-
-
-def _ends(before: Event, start: Event) -> bool:
-    """Whether the event before says that the very attempt is being ended."""
-    return before.number("epoch") == start.number("epoch") and before.f.get("do") in ("stop", "fenced")
-
-
-def fencing(trace: Trace) -> Finding:
-    """On a node tokens of an allocation only rise, and without a lease nothing that needs one starts.
-
-    A node whose directory is another one remembers nothing of what the one before it started: its tokens begin anew.
-
-    What was let through just before the deadline or its stop, and is being ended already, may tell its start a moment
-    later: a sandboxer tells that it stops only what it has spawned.
-    """
-    verdict = Verdict("fencing")
-    highest: dict[tuple[str, str], Event] = {}
-    without_lease: dict[str, Event] = {}
-    let_through: set[tuple[str, str, int]] = set()
-    installed: dict[str, tuple[int, object]] = {}
-    for event in trace.kind("run", "lease", "node"):
-        if event.k == "node":
-            _note_installation(event, installed, highest)
-            continue
-        if event.k == "run" and event.f.get("do") == "fenced":
-            let_through.add((event.n, event.text("allocation"), event.number("epoch")))
-        if event.k == "lease":
-            if event.f.get("do") == "expire":
-                without_lease[event.n] = event
-            elif _is_given(event):
-                without_lease.pop(event.n, None)
-            continue
-        if event.f.get("do") in ("began", "ended", "emptied", "harmed"):
-            continue  # the kernel's word about what the node tells itself
-        key = (event.n, event.text("allocation"))
-        if event.f.get("do") == "start":
-            verdict.checked += 1
-            before = highest.get(key)
-            if before is not None and before.number("epoch") >= event.number("epoch") and not _ends(before, event):
-                verdict.violated(
-                    f"{event.n} started {key[1]} under token {event.number('epoch')} after it had seen "
-                    f"{before.number('epoch')}",
-                    before,
-                    event,
-                )
-            expired = without_lease.get(event.n)
-            attempt = (event.n, key[1], event.number("epoch"))
-            if expired is not None and event.f.get("on_disconnect") == "stop" and attempt not in let_through:
-                verdict.violated(f"{event.n} started {key[1]}, whose lease had run out", expired, event)
-        if event.number("epoch") >= highest.get(key, event).number("epoch"):
-            highest[key] = event
-    return verdict.finding("nothing ran")
-
-
-def _note_installation(
-    event: Event, installed: dict[str, tuple[int, object]], highest: dict[tuple[str, str], Event]
-) -> None:
-    """Forget the tokens of a node that registers from another directory; replicas tell it more than once."""
-    node, index, installation = event.text("node"), event.number("index"), event.f.get("installation")
-    known = installed.get(node, (0, installation))
-    if event.f.get("do") != "register" or installation is None or index <= known[0]:
-        return
-    installed[node] = (index, installation)
-    if known[1] != installation:
-        for key in [key for key in highest if key[0] == node]:
-            del highest[key]
