@@ -6,6 +6,7 @@ import json
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -112,3 +113,10 @@ def test_streams_are_separate_another_length_of_faults_leaves_the_load_alone(pla
     other = msgspec.structs.replace(plans[3], faults=plans[3].faults[:1])
     assert other.load == draw_plan(3).load
     assert len({json.dumps(plan_to_builtins(plan)["load"]) for plan in plans[:50]}) == 50
+
+
+def test_the_documentation_lists_every_fault_as_it_is():
+    text = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text(encoding="utf-8")
+    listed = [line for line in text.splitlines() if line.startswith("| `") and line.count("|") == 4]
+    rows = [f"| `{kind.name}` | {kind.group} | {kind.does} |" for kind in KINDS.values()]
+    assert [line for line in listed if line in rows] == rows
