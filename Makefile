@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SEEDS := 10000
+SIM_SEEDS := 20000
 PACKAGES := skerry raft cluster scheduler agents chaos
 
 .PHONY: install demo test lint bench soak docs clean system-packages image
@@ -37,7 +38,11 @@ bench: $(STAMP)
 	@mkdir -p out/bench
 	@PATH="$(CURDIR)/$(BIN):$$PATH" skerry bench raft --docs docs/benchmarks.md -o json
 
+# Hours: whole clusters from SIM_SEEDS seeds, the schedules of consensus from SEEDS, and its small scopes whole.
 soak: $(STAMP) system-packages
+	@mkdir -p out/soak
+	$(BIN)/skerry sim --seeds $(SIM_SEEDS) -o json > out/soak/sim.json || (cat out/soak/sim.json; exit 1)
+	@$(BIN)/python -m chaos.exhaustive > out/soak/exhaustive.json
 	@SKERRY_SEEDS=$(SEEDS) $(BIN)/python -m pytest tests/simulation -o timeout=0 $(PYTEST_FLAGS)
 
 # BASE_IMAGE=NAME chooses what it starts from; see docs/compose.md.
