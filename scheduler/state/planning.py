@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cluster.shards import ring_of
 from scheduler.commands import Placement, Plan
 from scheduler.engine.marks import untolerated
 from scheduler.model import NodeState
@@ -44,9 +45,13 @@ def apply_plan(books: Books, index: int, plan: Plan) -> PlanResult:
 
 
 def _owned(books: Books, placement: Placement, ring_epoch: int) -> dict[str, Any]:
-    """For the trace: the epoch that the plan was made in, and whose the node is in the one in force."""
+    """For the trace: the epoch that the plan was made in and the one in force, and whose the node is in both."""
     shards = books.shards
-    return {"ring": ring_epoch, "ring_now": shards.epoch, "owner": shards.owner(placement.node)}
+    told = {"ring": ring_epoch, "ring_now": shards.epoch, "owner": shards.owner(placement.node)}
+    if ring_epoch == shards.epoch:
+        return told
+    then = shards.owners_at(ring_epoch)
+    return told if then is None else told | {"owner_then": ring_of(then).owner(placement.node)}
 
 
 def _fault(books: Books, placement: Placement, ring_epoch: int) -> Fault | None:

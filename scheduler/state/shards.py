@@ -69,6 +69,12 @@ class ShardTable:
             found = self._owner_of[key] = self.ring.owner(key)
         return found
 
+    def owners_at(self, epoch: int) -> tuple[str, ...] | None:
+        """Who owned arcs at that epoch; None when that is too long ago to tell."""
+        if epoch == 0 and (not self.history or self.history[0].epoch == 1):
+            return ()
+        return next((assigned.owners for assigned in self.history if assigned.epoch == epoch), None)
+
     def owned_by(self, replica: str, names: Sequence[str]) -> Flags:
         """Which nodes are the replica's.  `names` are the nodes by slot: only ever added to."""
         epoch, numbers = self._numbers

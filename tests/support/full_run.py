@@ -22,7 +22,7 @@ def full_run() -> TraceMaker:
     made.submit(ALL, "default/ring", "r7")
     refused = {"ring": 1, "ring_now": 1, "owner": "n1"}
     planned(made, "refuse", "default/ring.0", **refused)
-    planned(made, "bind", "default/ring.0", ring=1, ring_now=2, owner="n1")
+    planned(made, "bind", "default/ring.0", ring=1, ring_now=2, owner="n1", owner_then="n1")
     planned(made, "release", "default/ring.0")
     status(made, "default/web.0", 1)
     status(made, "default/web.0", 2)

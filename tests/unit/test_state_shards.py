@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from cluster.shards import HISTORY_MAX
+from cluster.shards import HISTORY_MAX, ring_of
 from scheduler import commands
 from scheduler.engine import draft
 from scheduler.state import OwnersResult, State
@@ -52,6 +52,21 @@ def test_owners_are_put_in_force_by_the_next_epoch_alone(world: Sharded) -> None
         assert world.own("n1", epoch=epoch).code == "stale-epoch"
     assert world.own().code == "bad-owners"
     assert world.state.books.shards.owners == ALL
+
+
+def test_a_placement_tells_whose_its_node_was_when_it_was_planned(world: Sharded) -> None:
+    world.own("n1", "n2", "n3")
+    world.own("n1", "n2")
+    world.submit(job(replicas=12))
+    for number, node in enumerate(f"a{number}" for number in range(12)):
+        placement = world.at(f"default/web.{number}", node)
+        done = world.apply(commands.Plan((placement,), "n1", "test", world.now_ms, 1))
+        told = done.changes[0][1]
+        owned = ring_of(("n1", "n2", "n3")).owner(node)
+        assert (told["ring"], told["ring_now"], told["owner_then"]) == (1, 2, owned)
+        assert (told["do"] == "bind") is (owned == told["owner"])
+    assert world.state.books.shards.owners_at(0) == ()
+    assert world.state.books.shards.owners_at(7) is None
 
 
 def test_only_placements_on_nodes_that_moved_after_the_plans_epoch_are_refused(world: Sharded) -> None:

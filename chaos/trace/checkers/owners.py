@@ -84,27 +84,17 @@ class StaleOwner(Rule):
     """A plan made before its node changed owners is refused (DESIGN.md §5)."""
 
     name = "no-stale-owner"
-    nothing = "no placement came from an earlier epoch"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._owner: dict[tuple[str, int], Event] = {}
+    nothing = "no plan of an earlier epoch came"
 
     def on_place(self, event: Event) -> None:
-        """A placement, with the epoch that its plan was made in and the one of the moment."""
-        planned, now = event.number("ring"), event.number("ring_now")
-        if now < 0:
-            return
-        node = event.text("node")
-        self._owner.setdefault((node, now), event)
-        known = self._owner.get((node, planned))
-        if event.f.get("do") != "bind" or planned >= now or known is None:
+        """A placement, with the owner of its node in the plan's epoch, where that is not the present one."""
+        if "owner_then" not in event.f:
             return
         self.verdict.checked += 1
-        if known.f.get("owner") != event.f.get("owner"):
+        then, now = event.f["owner_then"], event.f.get("owner")
+        if event.f.get("do") == "bind" and then != now:
             self.verdict.violated(
-                f"{event.text('allocation')} was placed on {node} by a plan of epoch {planned}, when "
-                f"{known.f.get('owner')} owned it; since epoch {now} {event.f.get('owner')} does",
-                known,
+                f"{event.text('allocation')} was placed on {event.text('node')} by a plan of epoch "
+                f"{event.number('ring')}, when {then} owned it; since epoch {event.number('ring_now')} {now} does",
                 event,
             )
