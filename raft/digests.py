@@ -130,8 +130,9 @@ class Digests:
             self._holders = tuple(name for store, name in voters.items() if told[store] == agreed)
             state.diverged = True
             state.effects.append(Diverged(index, mine, agreed, self._holders))
-        if index >= self._judged:
-            split = not agreed and _differ(list(told.values()))
+        split = not agreed and _differ(list(told.values()))
+        news = index > self._judged and (split or agreed)  # one digest alone says nothing
+        if news or index == self._judged:
             self._note_split(index, split, {voters[store]: one for store, one in told.items() if one})
 
     def _wins(self, digest: str, told: dict[str, str]) -> bool:

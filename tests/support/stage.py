@@ -15,6 +15,7 @@ from raft.effects import (
     Appended,
     Apply,
     Committed,
+    Diverged,
     Effect,
     HandedOver,
     HandOverRefused,
@@ -30,13 +31,17 @@ from raft.effects import (
     RoleChanged,
     Send,
     SendChunk,
+    Split,
     TakeChunk,
+    TakeDigest,
+    TakeSnapshot,
     VoteCast,
 )
 from raft.errors import ProtocolViolation
 from raft.events import (
     ApplyDone,
     ChunkTaken,
+    Digested,
     Event,
     HandOver,
     Persisted,
@@ -46,6 +51,7 @@ from raft.events import (
     Received,
     SnapshotReceived,
     SnapshotTaken,
+    StateDropped,
     Tick,
 )
 from raft.log import WHOLE
@@ -200,6 +206,16 @@ class Stage:
         """`hand-over n1 [n2]`: the leader is asked to let another one lead."""
         self._calls += 1
         self._step(name, HandOver(self.now, self._calls, to[0] if to else None))
+
+    # -- states --------------------------------------------------------------------------------
+
+    def do_digest(self, name: str, index: str, digest: str) -> None:
+        """`digest n1 16 aa`: the replica's state at this index has that digest."""
+        self._step(name, Digested(self.now, int(index), f"0:{digest}"))
+
+    def do_give_up(self, name: str) -> None:
+        """`give-up n1`: the state is applied to no more, and no snapshot of it is taken."""
+        self._step(name, StateDropped(self.now))
 
     # -- disks ---------------------------------------------------------------------------------
 
@@ -473,6 +489,18 @@ class Stage:
                 self._say(f"{name} configuration of entry {index}: {text}")
             case Installed(base=base):
                 self._say(f"{name} its log begins behind {base.index}@{base.term}, durably")
+            case Diverged(index=index, digest=digest, agreed=agreed, holders=holders):
+                self._say(
+                    f"{name} its state at {index} is {digest}; {' and '.join(holders)} have {agreed}: it diverged"
+                )
+            case Split(index=index, digests=digests) if digests:
+                self._say(f"{name} no majority at {index}: {', '.join(' '.join(each) for each in digests)}")
+            case Split(index=index):
+                self._say(f"{name} a majority agrees at {index}")
+            case TakeSnapshot(after=after):
+                self._say(f"{name} wants a snapshot of more than {after}")
+            case TakeDigest(index=index):
+                self._say(f"{name} wants the digest of its state at {index}")
             case HandedOver(id=call, leader=leader):
                 self._say(f"{name} hand-over {call} is done: {leader} leads")
             case HandOverRefused(id=call, code=code):

@@ -22,6 +22,7 @@ from raft.effects import (
 from raft.events import ApplyDone, Digested, SnapshotReceived, SnapshotTaken, StateDropped
 from raft.messages import (
     Append,
+    Configuration,
     DigestReport,
     Message,
     RefetchRequest,
@@ -130,6 +131,31 @@ def test_a_later_index_with_a_majority_overrules_an_earlier_one_without() -> Non
     digested(table, 16, n3=C)
     table.settle()
     assert not any(core.split for core in table.cores.values()), "an old index halts nothing"
+
+
+def test_a_later_digest_alone_lifts_nothing() -> None:
+    table = led()
+    digested(table, 16, n1=A, n2=B)
+    table.settle()
+    digested(table, 32, n1=C)
+    table.settle()
+    assert table["n1"].split
+    assert table["n2"].split
+
+
+def test_a_voter_whose_store_is_replaced_has_no_say_any_more() -> None:
+    table = led()
+    digested(table, 16, n1=A, n2=B)
+    table.settle()
+    assert table["n1"].split
+    configuration = Configuration("c" * 32, 1, {"n1": table.stores["n1"], "n2": "d" * 32, "n3": table.stores["n3"]})
+    table["n1"]._state.configurations._held.append((2, configuration))
+    table["n1"]._state.configured()
+    started = table.now
+    while table["n1"].split:
+        table.beat("n1")
+        table.settle(("n1", "n3"))
+        assert table.now <= started + 9 * T
 
 
 def test_digests_of_other_ways_to_work_them_out_are_not_compared() -> None:
