@@ -26,7 +26,7 @@ DOWN = ("kill", "power", "power-all", "wipe", "rot")
 """A replica's process is gone, for as long as the fault is in force."""
 MACHINE_DOWN = ("power", "power-agent", "power-all")
 """Everything that ran on the machine is gone."""
-BEYOND = ("pause", "clock-drift")
+BEYOND = ("pause", "stall", "clock-drift")
 """With these at most one *effect* is promised, no longer at most one process (DESIGN.md §6)."""
 
 

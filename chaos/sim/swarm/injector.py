@@ -220,7 +220,7 @@ class Injector:
                     stage.wipe(name)
                 elif fault.kind == "rot":
                     stage.rot(name)
-            case "pause":
+            case "pause" | "stall":
                 self._still.setdefault(name, set()).add(number)
                 stage.pause(name)
             case "clock-step":
@@ -233,7 +233,7 @@ class Injector:
     def _mend(self, number: int, fault: Fault, name: str) -> None:
         stage = self._stage
         match fault.kind:
-            case "pause":
+            case "pause" | "stall":
                 reasons = self._still[name]
                 reasons.discard(number)
                 if not reasons:
@@ -273,6 +273,7 @@ WORDS: Final = {
     "power-all": "kill",
     "wipe": "kill",
     "rot": "kill",
+    "stall": "pause",
     "one-way-partition": "cut",
 }
 """Where the trace's own word for what happened to a process or link is another one."""

@@ -173,6 +173,12 @@ def _journal(dice: Random, profile: Profile) -> Fault:
     return Fault("failing-journal", *_window(dice, profile, 50, 2_000), (_agent(dice, profile),))
 
 
+def _stall(dice: Random, profile: Profile) -> Fault:
+    """Long enough for the node to be declared lost and its work to begin elsewhere."""
+    lease_ms = profile.lease.duration_ms
+    return Fault("stall", *_window(dice, profile, lease_ms + 3_500, 2 * lease_ms + 5_000), (_agent(dice, profile),))
+
+
 def _disk(kind: str, amounts: Callable[[Random], int]) -> Callable[[Random, Profile], Fault]:
     def draw(dice: Random, profile: Profile) -> Fault:
         return Fault(kind, *_long(dice, profile), (_named(dice, profile),), amount=amounts(dice))
@@ -268,6 +274,7 @@ _ALL: Final = (
     ),
     Kind("upgrade", "process", "an agent is told to end, and another is started at the end", _brief("upgrade", _agent)),
     Kind("pause", "process", "a machine stands still, its clock does not", _brief("pause", _any)),
+    Kind("stall", "process", "a node's machine stands still for longer than its lease; then its work goes on", _stall),
     Kind("power", "machine", "a replica's machine loses power and all unsynced bytes", _brief("power", _replica)),
     Kind(
         "power-agent", "machine", "a node's machine loses power: its workloads are gone", _brief("power-agent", _agent)
@@ -307,5 +314,5 @@ _ALL: Final = (
 
 KINDS: Final = {kind.name: kind for kind in _ALL}
 LOSING: Final = ("wipe", "rot")
-UNBOUNDED: Final = ("clock-drift", "pause")
+UNBOUNDED: Final = ("clock-drift", "pause", "stall")
 """With these, at most one *effect* is promised, no longer at most one process (DESIGN.md §6)."""
