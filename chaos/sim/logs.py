@@ -1,6 +1,6 @@
 """What simulated processes say to people, kept instead of printed.
 
-Owns: structlog's configuration while a world runs, and putting it back.
+Owns: structlog's configuration while a world runs, and putting it back; errors that libraries log.
 Must not know: what is said.
 """
 
@@ -20,17 +20,31 @@ Line = tuple[int, str, str, dict[str, Any]]
 """(true nanoseconds, life, level, event with its fields)."""
 
 
+class _Errors(logging.Handler):
+    """What libraries log as an error is a failure like any other that nobody caught."""
+
+    def __init__(self, fail: Callable[[dict[str, Any]], None]) -> None:
+        super().__init__(logging.ERROR)
+        self._fail = fail
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        self._fail({"message": f"{record.name}: {record.getMessage()}", "exception": error})
+
+
 class Logs:
     """Keeps what is said at `level` and above; with ``silent``, saying something costs next to nothing."""
 
-    def __init__(self, level: str, now_ns: Callable[[], int]) -> None:
+    def __init__(self, level: str, now_ns: Callable[[], int], fail: Callable[[dict[str, Any]], None]) -> None:
         self.lines: list[Line] = []
+        self._errors = _Errors(fail)
         self._level = level
         self._now_ns = now_ns
         self._before: dict[str, Any] | None = None
 
     def apply(self) -> None:
         """From now on."""
+        logging.root.addHandler(self._errors)
         self._before = structlog.get_config() if structlog.is_configured() else None
         structlog.configure(
             processors=[self._keep],
@@ -42,6 +56,7 @@ class Logs:
 
     def undo(self) -> None:
         """As it was before."""
+        logging.root.removeHandler(self._errors)
         if self._before is None:
             structlog.reset_defaults()
         else:

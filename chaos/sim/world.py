@@ -69,7 +69,7 @@ class World:
         self.loop = NetLoop(policy, self.stream("sched"))
         self.clock = TrueClock(self.loop)
         self.network = self.loop.network = Network(self.loop, self.stream("net"), latency_ns=latency_ns, loss=loss)
-        self.logs = Logs(log_level, lambda: self.loop.now)
+        self.logs = Logs(log_level, lambda: self.loop.now, self.loop.call_exception_handler)
         self.hosts: dict[str, SimHost] = {}
         self._clocks = self.stream("clock")
         self._patches = Patches(self.stream("global"))

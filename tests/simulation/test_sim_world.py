@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import random
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import structlog
 from aiohttp import web
 
 from chaos.sim.host import ProcessHost
@@ -191,3 +193,28 @@ def test_aiohttp_forgets_names_in_virtual_time(monkeypatch: pytest.MonkeyPatch) 
         process = world.host("a").spawn("client", client)
         world.run(wait(process.exited))
     assert 4 <= len(asked) <= 6
+
+
+def test_what_processes_say_is_kept_and_a_librarys_error_is_a_failure() -> None:
+    handlers, configured = list(logging.root.handlers), structlog.is_configured()
+
+    async def main(host: ProcessHost) -> None:
+        log = structlog.get_logger("test").bind(node="a")
+        log.info("too quiet")
+        log.warning("heard", number=7)
+        await asyncio.sleep(1)
+        logging.getLogger("library").error("broken %s", "pipe")
+        log.error("last words")
+        host.machine.end(host.life)
+        log.error("from the dead")
+
+    with World(7, log_level="warning") as world:
+        world.host("a").spawn("main", main)
+        world.run_for(2)
+        assert [(now_ns, life, level, event["event"]) for now_ns, life, level, event in world.logs.lines] == [
+            (0, "a/main#1", "warning", "heard"),
+            (10**9, "a/main#1", "error", "last words"),
+        ]
+        assert "number=7" in world.logs.text()
+        assert [failure[:3] for failure in world.loop.failures] == [(10**9, "a/main#1", "library: broken pipe")]
+    assert (logging.root.handlers, structlog.is_configured()) == (handlers, configured)
