@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from agents.sandboxer.adoption import Verdict
-from agents.sandboxer.events import Status
-from agents.sandboxer.exit_status import decoded
+from agents.sandboxer.attempt import Attempt, exit_fields
 from agents.sandboxer.linux import ProcessStat
 from scheduler.session import Desired, StopOrder
 
-_decoded = decoded
+_exit_fields = exit_fields
 
 
 def stops_of(wanted: Desired, live: tuple[tuple[str, int], ...]) -> dict[tuple[str, int], StopOrder]:
@@ -28,6 +28,9 @@ def judged_by_number(stat: ProcessStat | None, ticks: int, in_group: Callable[[]
     return Verdict.GONE if stat is None else Verdict.OURS
 
 
-def decoded_as_success(status: int | None) -> Status:
+def exit_as_success(attempt: Attempt) -> dict[str, Any]:
     """`invented-exit-status`: what nobody saw is told as an exit with 0."""
-    return Status(0, None) if status is None else _decoded(status)
+    fields = _exit_fields(attempt)
+    if not fields["status_known"] and fields["reason"] != "start-failed":
+        fields |= {"code": 0, "status_known": True}
+    return fields

@@ -89,8 +89,8 @@ ALL = (
     ),
     Break(
         "nondeterministic-apply",
-        "replicas that look at anything but the entries come to different states from the same log",
-        _REPLICA, "scheduler.state.books", "Books.note_started", state.note_started_now, "equal-digests",
+        "what decides and is not in the replicated state makes different states of the same log",
+        _REPLICA, "scheduler.state.books", "Books.note_started", state.note_every_other_start, "equal-digests",
     ),
     Break(
         "plan-not-rechecked",
@@ -160,6 +160,6 @@ ALL = (
     Break(
         "invented-exit-status",
         "an end that nobody saw is unknown; called a success, the job is never run again",
-        _SANDBOXER, "agents.sandboxer.exit_status", "decoded", nodes.decoded_as_success, "exits-happened",
+        _SANDBOXER, "agents.sandboxer.attempt", "exit_fields", nodes.exit_as_success, "exits-happened",
     ),
 )  # fmt: skip

@@ -82,13 +82,17 @@ def status(made: TraceMaker, allocation: str, sequence: int) -> None:
     made.append_and_commit(ALL, [("status", {"node": "a1", "reports": reports})])
 
 
-def lease(made: TraceMaker, number: int, *, sent_ns: int = 5_000 * MS_NS, late_ms: int = 0) -> None:
-    """One renewal: received 2 ms before it is confirmed, sent a millisecond before that."""
+def lease(made: TraceMaker, number: int, *, ahead_ms: int = 0, late_ms: int = 0) -> None:
+    """One renewal: received 2 ms before it is confirmed, sent a millisecond before that.
+
+    `ahead_ms`: how far the node's clock jumped until then; `late_ms`: how much longer than it may it counts.
+    """
     leader, common = made.leader, {"number": number, "lease_ms": LEASE_MS}
     made.emit(
         leader, "lease", do="confirm", node=leader, number=0, deadline_ns=0, term=made.term, nodes=[["a1", number]],
         waited_us=2000, lease_ms=LEASE_MS,
     )  # fmt: skip
+    sent_ns = (made.ms + 1 - 4 + ahead_ms) * MS_NS
     made.emit(
         "a1", "lease", do="grant" if number == 1 else "renew", node="a1", registration=2, sent_ns=sent_ns,
         deadline_ns=sent_ns + LEASE_MS * MS_NS, left_ms=LEASE_MS - 4 + late_ms, one_in=1, **common,

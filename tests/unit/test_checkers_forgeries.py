@@ -222,6 +222,10 @@ def lost_after_election(made: TraceMaker) -> None:
     lose(made, number=0, silent_ms=200)
 
 
+def counted_on_a_clock_that_jumped(made: TraceMaker) -> None:
+    lease(made, 9, ahead_ms=600)
+
+
 def begun_without_a_lease(made: TraceMaker) -> None:
     begin(made, "default/late.0", made.bind(ALL, "default/late.0", "a1", 0))
 
@@ -319,6 +323,7 @@ FORGERIES: list[tuple[Forge, str]] = [
     (confirmed_when_deposed, "lease-by-quorum"),
     (confirmed_when_cut_off, "lease-by-quorum"),
     (counted_from_receipt, "lease-from-send"),
+    (counted_on_a_clock_that_jumped, "lease-from-send"),
     (counted_by_another_clock, "lease-from-send"),
     (lost_early, "no-early-loss"),
     (lost_after_election, "no-early-loss"),

@@ -24,6 +24,7 @@ from chaos.sim.swarm.campaign import Run
 from chaos.sim.swarm.clients import Clients
 from chaos.sim.swarm.configs import API_TOKEN, TRACE, api_address
 from chaos.sim.swarm.injector import Injector
+from chaos.sim.swarm.knobs import turned
 from chaos.sim.swarm.load import job_names
 from chaos.sim.swarm.phases import Phases
 from chaos.sim.swarm.plan import Plan
@@ -64,7 +65,7 @@ def run_plan(plan: Plan, *, digest: bool = False, out: Path | None = None, break
         loss=profile.loss_permille / 1000,
         recording=recording,
     )
-    with world:
+    with turned(plan.seed), world:
         failures, steps, virtual_ms = _carry_out(world, plan)
     if out is not None:
         recording.write(out)

@@ -93,6 +93,8 @@ class LeaseFromSend(Rule):
         super().__init__()
         self._confirmed: dict[tuple[str, int], Event] = {}
         self._doubtful: list[tuple[str, Event, Event | None]] = []
+        self._counting: dict[Life, Event] = {}
+        self._jumped: list[tuple[Event, Event]] = []
 
     def on_lease(self, event: Event) -> None:
         """A leader confirms, a node counts."""
@@ -107,6 +109,10 @@ class LeaseFromSend(Rule):
         lease_ms = event.number("lease_ms")
         if event.number("deadline_ns") > event.number("sent_ns") + lease_ms * 1_000_000:
             self._doubtful.append(("counts its lease from later than it sent the renewal", event, None))
+        before = self._counting.get((event.n, event.inc))
+        if before is not None and abs(_ahead_s(event) - _ahead_s(before)) > SLACK * (event.t - before.t) + TOLD_S:
+            self._jumped.append((before, event))
+        self._counting[event.n, event.inc] = event
         confirm = self._confirmed.get((event.n, event.number("number")))
         if confirm is None:
             return
@@ -129,6 +135,18 @@ class LeaseFromSend(Rule):
                 self.verdict.unknown(f"{event.n} {text}, under {beyond.kind}")
             else:
                 self.verdict.violated(f"{event.n} {text}", *told)
+        for before, event in self._jumped:
+            if trace.is_whole(event.n) and beyond_promise(trace, {event.n}, before.t - 1.0, event.t) is None:
+                self.verdict.violated(
+                    f"{event.n} counts its lease on a clock that jumped by {_ahead_s(event) - _ahead_s(before):.3f} s",
+                    before,
+                    event,
+                )
+
+
+def _ahead_s(event: Event) -> float:
+    """By how much the clock that a node counts its lease on is ahead of the trace's time."""
+    return event.number("deadline_ns") / 1e9 - event.number("left_ms") / 1000 - event.t
 
 
 LET_THROUGH_S = 0.25
