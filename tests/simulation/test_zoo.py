@@ -1,4 +1,4 @@
-"""Whole simulated clusters with a deliberate bug: its invariant finds it, and nothing fails in the same seed without it.
+"""Whole simulated clusters with a deliberate bug: its invariant finds it, and the same seed is clean without it.
 
 A few of the zoo, and bugs that are not in it; all of it, five times over: ``skerry sim breaks --docs docs/breaks.md``.
 """
