@@ -9,33 +9,17 @@ from collections.abc import Callable
 from typing import Any
 from zlib import crc32
 
-from chaos.exhaustive.words import entry_told, short, told
+from chaos.exhaustive.words import entry_told, told
 from raft.core import Core, CoreConfig, Recovered
 from raft.effects import (
-    Appended,
     Apply,
-    Committed,
-    Diverged,
     Effect,
-    HandedOver,
-    HandOverRefused,
-    Installed,
     Persist,
-    ProposalAppended,
-    ProposalRefused,
-    ReadReady,
-    ReadRefused,
-    Reconfigured,
     Restore,
     Role,
-    RoleChanged,
     Send,
     SendChunk,
-    Split,
     TakeChunk,
-    TakeDigest,
-    TakeSnapshot,
-    VoteCast,
 )
 from raft.errors import ProtocolViolation
 from raft.events import (
@@ -54,9 +38,10 @@ from raft.events import (
     StateDropped,
     Tick,
 )
-from raft.log import WHOLE
-from raft.messages import Configuration, Entry, HardState, Message, Snapshot, SnapshotChunk, SnapshotId
-from tests.support.raft_table import MS, FixedDice, T, log_of, store_of
+from raft.messages import HardState, Message, Snapshot, SnapshotChunk
+from tests.support.raft_table import MS, FixedDice, T, log_of
+from tests.support.stage_replica import Place
+from tests.support.stage_words import configuration_shown, effect_shown, log_shown, written
 
 SNAPSHOT_BYTES = 12
 
@@ -65,39 +50,6 @@ _IMPORTANT = (" leads ", " commits ", " configuration of entry ", " restores ", 
 
 class Mistake(Exception):
     """A line of a transcript makes no sense."""
-
-
-class Place:
-    """One replica and its disk."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.store = store_of(name)
-        self.founds = True
-        self.hard = HardState(0, None)
-        self.base = WHOLE
-        self.disk: tuple[Entry, ...] = ()
-        self.snapshots: dict[SnapshotId, Snapshot] = {}
-        self.newest: Snapshot | None = None
-        self.parts: dict[SnapshotId, int] = {}
-        self.writes: list[Persist] = []
-        self.held: list[tuple[int, Send]] = []
-        self.core: Core | None = None
-
-    def write(self) -> Persist:
-        """The oldest write in flight reaches the disk."""
-        write = self.writes.pop(0)
-        self.hard = write.hard_state or self.hard
-        if write.base is not None:
-            self.base, self.disk = write.base, ()
-        if write.entries:
-            self.disk = self.disk[: write.entries[0].index - self.base.index - 1] + write.entries
-        return write
-
-    @property
-    def end(self) -> tuple[int, int]:
-        """Term and index of the last entry on disk."""
-        return (self.disk[-1].term, self.disk[-1].index) if self.disk else (self.base.term, self.base.index)
 
 
 class Stage:
@@ -242,7 +194,7 @@ class Stage:
         """`crash n1`: the power goes; writes in flight and what waited for them are lost, mail on the way is not."""
         place = self.places[name]
         for write in place.writes:
-            self._say(f"{name} loses write {write.write}: {_written(write)}")
+            self._say(f"{name} loses write {write.write}: {written(write)}")
         place.core, place.writes, place.held = None, [], []
 
     def do_restart(self, name: str) -> None:
@@ -393,7 +345,7 @@ class Stage:
                 continue
             vote = f", vote {core.voted_for}" if core.voted_for else ""
             leader = f" of {core.leader}" if core.leader and core.role is not Role.LEADER else ""
-            self._say(f"{name} {core.role}{leader}, term {core.term}{vote}, log {_log(core)}")
+            self._say(f"{name} {core.role}{leader}, term {core.term}{vote}, log {log_shown(core)}")
 
     def do_progress(self, name: str) -> None:
         """`progress n1`: what the leader knows of each follower."""
@@ -404,7 +356,7 @@ class Stage:
     def do_configuration(self, name: str) -> None:
         """`configuration n1`: the configuration that counts there."""
         configuration = self._core(name).configuration
-        self._say(_configuration(configuration) if configuration else "none")
+        self._say(configuration_shown(configuration) if configuration else "none")
 
     # -- effects -------------------------------------------------------------------------------
 
@@ -426,7 +378,7 @@ class Stage:
         match effect:
             case Persist():
                 place.writes.append(effect)
-                self._say(f"{name} write {effect.write}: {_written(effect)}")
+                self._say(f"{name} write {effect.write}: {written(effect)}")
             case Send(to=to, message=message, after_persist=waits):
                 if waits and place.writes:
                     place.held.append((place.writes[-1].write, effect))
@@ -445,7 +397,7 @@ class Stage:
                 place.newest = snapshot
                 self._say(f"{name} restores the state at {snapshot.index}@{snapshot.term}")
             case _:
-                self._tell(name, effect)
+                self._say(effect_shown(name, effect))
 
     def _leaves(self, name: str, to: str, message: Message) -> None:
         self.mail.append((name, self.places[name].store, to, message))
@@ -463,90 +415,3 @@ class Stage:
         self._say(f"{name} has the whole snapshot {snapshot.index}@{snapshot.term}")
         whole = [each.snapshots[snapshot] for each in self.places.values() if snapshot in each.snapshots]
         self._step(name, SnapshotReceived(self.now, whole[0]))
-
-    def _tell(self, name: str, effect: Effect) -> None:
-        match effect:
-            case RoleChanged(role=Role.LEADER, term=term, why=why):
-                self._say(f"{name} leads term {term}: {why}")
-            case RoleChanged(role=role, term=term, leader=leader, why=why):
-                self._say(f"{name} {role}{f' of {leader}' if leader else ''}, term {term}: {why}")
-            case VoteCast(term=term, candidate=candidate):
-                self._say(f"{name} its vote of term {term} for {candidate} is durable")
-            case Appended(first=first, last=last):
-                self._say(f"{name} {_range(first, last)} durable")
-            case Committed(first=first, last=last):
-                self._say(f"{name} commits {_range(first, last)}")
-            case ProposalAppended(id=call, term=term, index=index):
-                self._say(f"{name} proposal {call} is {index}@{term}")
-            case ProposalRefused(id=call, code=code, leader=leader):
-                self._say(f"{name} proposal {call} refused: {code}{f', {leader} leads' if leader else ''}")
-            case ReadReady(id=read, index=index):
-                self._say(f"{name} read {read} may be answered at index {index}")
-            case ReadRefused(id=read, code=code, leader=leader):
-                self._say(f"{name} read {read} refused: {code}{f', {leader} leads' if leader else ''}")
-            case Reconfigured(index=index, configuration=configuration):
-                text = _configuration(configuration) if configuration else "none"
-                self._say(f"{name} configuration of entry {index}: {text}")
-            case Installed(base=base):
-                self._say(f"{name} its log begins behind {base.index}@{base.term}, durably")
-            case Diverged(index=index, digest=digest, agreed=agreed, holders=holders):
-                self._say(
-                    f"{name} its state at {index} is {digest}; {' and '.join(holders)} have {agreed}: it diverged"
-                )
-            case Split(index=index, digests=digests) if digests:
-                self._say(f"{name} no majority at {index}: {', '.join(' '.join(each) for each in digests)}")
-            case Split(index=index):
-                self._say(f"{name} a majority agrees at {index}")
-            case TakeSnapshot(after=after):
-                self._say(f"{name} wants a snapshot of more than {after}")
-            case TakeDigest(index=index):
-                self._say(f"{name} wants the digest of its state at {index}")
-            case HandedOver(id=call, leader=leader):
-                self._say(f"{name} hand-over {call} is done: {leader} leads")
-            case HandOverRefused(id=call, code=code):
-                self._say(f"{name} hand-over {call} refused: {code}")
-            case _:
-                raise Mistake(f"an effect without words: {effect}")
-
-
-def _written(write: Persist) -> str:
-    parts = []
-    if write.base is not None:
-        parts.append(f"a log that begins behind {write.base.index}@{write.base.term}")
-    if write.hard_state is not None:
-        vote = f", vote {write.hard_state.voted_for}" if write.hard_state.voted_for else ""
-        parts.append(f"term {write.hard_state.term}{vote}")
-    parts += [entry_told(entry) for entry in write.entries]
-    return "; ".join(parts) or "the suffix is cut off"
-
-
-def _range(first: int, last: int) -> str:
-    return str(first) if first == last else f"{first}..{last}"
-
-
-def _log(core: Core) -> str:
-    log, marks = core.log, []
-    if log.base_index:
-        marks.append(f"({log.base_index}@{log.base.term})")
-    for index in range(log.base_index, log.last_index + 1):
-        if index > log.base_index:
-            marks.append(f"{index}@{log.term_at(index)}")
-        if index == core.commit_index and index:
-            marks.append("!")
-        if index == core.durable_index and index:
-            marks.append("|")
-    return " ".join(marks) or "empty"
-
-
-def _configuration(configuration: Configuration) -> str:
-    def named(stores: dict[str, str]) -> str:
-        return " ".join([f"{name}:{short(store)}" for name, store in sorted(stores.items())])
-
-    parts = [f"voters {named(configuration.voters)}"]
-    if configuration.outgoing:
-        parts.append(f"and of before {named(configuration.outgoing)}")
-    if configuration.learners:
-        parts.append(f"learners {named(configuration.learners)}")
-    if configuration.retired:
-        parts.append(f"retired {' '.join(map(short, configuration.retired))}")
-    return ", ".join(parts)
