@@ -372,6 +372,19 @@ def test_an_exit_told_at_the_moment_of_the_last_process_end_is_in_time() -> None
     assert finding(made, "exits-come-last").ok is False
 
 
+def test_an_answer_that_waited_for_the_disk_is_no_disloyalty() -> None:
+    made = full_run()
+    helps_to_depose(made)
+    assert finding(made, "sticky-voters").ok is False
+    sent = next(line for line in made.lines("send", "n1") if line["m"] == "n1/z/2")
+    slow = made.insert("n1", "disk", sent, op="append", bytes=9, us=900_000)
+    found = finding(made, "sticky-voters")
+    assert (found.ok, "slow write" in found.detail) == (True, True)
+    made.remove(lambda line: line is slow)
+    sent["term"] = 2
+    assert finding(made, "sticky-voters").ok is True
+
+
 def test_the_numbers_of_another_life_of_an_agent_prove_nothing() -> None:
     made = full_run()
     made.ms += 60_000

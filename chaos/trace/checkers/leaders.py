@@ -179,7 +179,11 @@ class PreVoteQuorum(Rule):
 
 
 class StickyVoters(Rule):
-    """Who heard a leader within the shortest election timeout helps nobody to depose it (dissertation §4.2.3)."""
+    """Who heard a leader within the shortest election timeout helps nobody to depose it (dissertation §4.2.3).
+
+    An answer may have waited for the disk, and so be older than what was heard meanwhile: one of a term that the voter
+    is in already is, and while a slow write was under way nothing can be said.
+    """
 
     name = "sticky-voters"
     nothing = "nobody who tells its election timeout would have voted for another"
@@ -194,6 +198,14 @@ class StickyVoters(Rule):
         self._timeout_s: dict[Life, float] = {}
         self._heard: dict[Life, deque[Event]] = {}
         self._role: dict[Life, Event] = {}
+        self._slow: dict[Life, list[tuple[float, float]]] = {}
+        self._helped: list[tuple[Event, Event]] = []
+
+    def on_disk(self, event: Event) -> None:
+        """A write was slow, and is over."""
+        if event.f.get("op") == "append":
+            span = (event.t - event.number("us") / 1e6, event.t)
+            self._slow.setdefault((event.n, event.inc), []).append(span)
 
     def on_store(self, event: Event) -> None:
         """A life begins, and says how patient it is."""
@@ -213,7 +225,7 @@ class StickyVoters(Rule):
             return
         life = (event.n, event.inc)
         patience_s, role = self._timeout_s.get(life, 0.0), self._role.get(life)
-        if patience_s <= 0 or role is None:
+        if patience_s <= 0 or role is None or event.number("term") <= role.number("term"):
             return
         self.verdict.checked += 1
         for heard in reversed(self._heard.get(life, ())):
@@ -222,10 +234,19 @@ class StickyVoters(Rule):
                 return
             follows = (heard.text("fr"), heard.number("term")) == (role.text("leader"), role.number("term"))
             if follows and role.hlc < heard.hlc and age_s > self.TAKEN_S:
-                self.verdict.violated(
-                    f"{event.n} would vote for {event.text('to')} in term {event.number('term')}, "
-                    f"{1000 * age_s:.0f} ms after it heard {role.text('leader')}, whom it follows",
-                    heard,
-                    event,
-                )
+                self._helped.append((heard, event))
                 return
+
+    def finish(self, trace: Trace) -> None:
+        """What waited for a slow write is told when that is over."""
+        for heard, event in self._helped:
+            slow = self._slow.get((event.n, event.inc), ())
+            if any(start_s <= heard.t <= end_s for start_s, end_s in slow):
+                self.verdict.unknown(f"{event.n} answered {event.text('to')} when a slow write was over")
+                continue
+            self.verdict.violated(
+                f"{event.n} would vote for {event.text('to')} in term {event.number('term')}, "
+                f"{1000 * (event.t - heard.t):.0f} ms after it heard {heard.text('fr')}, whom it follows",
+                heard,
+                event,
+            )
