@@ -14,7 +14,8 @@ from msgspec import Meta, Struct
 
 from scheduler.model import LABELS_MAX, TAINTS_MAX, Capacity, Exit, LabelKey, LabelValue, ResolvedJob, Taint
 
-VERSION = 1
+VERSION = 2
+"""The newest that this program knows."""
 COMMAND_BYTES_MAX = 1 << 20
 
 TimeMs = Annotated[int, Meta(ge=0, le=1 << 53)]
@@ -222,8 +223,18 @@ _decoder = msgspec.msgpack.Decoder(Envelope)
 
 
 def encode(command: Command) -> bytes:
-    """The data of a COMMAND entry."""
-    return _encoder.encode(Envelope(VERSION, command))
+    """The data of a COMMAND entry, of the lowest version that can say it.
+
+    So a program of the version before reads on until a command really means something new to it.
+    """
+    return _encoder.encode(Envelope(version_of(command), command))
+
+
+def version_of(command: Command) -> int:
+    """The version since which a command is understood: 2 for jobs with comparing tolerations."""
+    if isinstance(command, SubmitJob):
+        return 2 if any(toleration.operator in ("Gt", "Lt") for toleration in command.job.tolerations) else 1
+    return 1
 
 
 def decode(data: bytes) -> Command:

@@ -35,7 +35,7 @@ from scheduler.model import (
     Toleration,
     Workload,
 )
-from scheduler.units import UnitError, format_cpu, format_memory, parse_cpu_millicores, parse_memory_bytes
+from scheduler.units import UnitError, format_cpu, format_memory, parse_cpu_millicores, parse_memory_bytes, whole_number
 
 DEFAULT_CPU_MILLICORES: Final = 100
 DEFAULT_MEMORY_BYTES: Final = 64 << 20
@@ -188,7 +188,7 @@ _HINTS: Final = {
     "priority": "use a whole number from -1000000000 to 1000000000; higher is placed first",
     "nodeSelector": 'write labels that a node must have, such as: nodeSelector: {disk: "ssd"}',
     "tolerations": "write a list such as: tolerations: [{key: dedicated, value: db, effect: NoSchedule}]",
-    "operator": "use Equal (the default) or Exists",
+    "operator": "use Equal (the default), Exists, Gt or Lt",
     "effect": "use NoSchedule, PreferNoSchedule or NoExecute, or leave it out for all three",
     "resources": "write requests and limits, such as: resources: {requests: {cpu: 250m, memory: 64Mi}}",
     "requests": "write amounts such as: requests: {cpu: 250m, memory: 64Mi, pids: 64}",
@@ -357,7 +357,13 @@ def _check_tolerations(tolerations: tuple[Toleration, ...]) -> None:
                 f"tolerations[{position}].value: Exists takes every value",
                 hint="leave the value out, or use operator Equal", field=f"tolerations[{position}].value",
             )  # fmt: skip
-        if toleration.operator == "Equal" and not toleration.key:
+        if toleration.operator in ("Gt", "Lt") and whole_number(toleration.value) is None:
+            raise JobFileError(
+                f"tolerations[{position}].value: {toleration.operator} compares whole numbers",
+                hint='write the value as a number in quotes, such as value: "950"',
+                field=f"tolerations[{position}].value",
+            )
+        if toleration.operator != "Exists" and not toleration.key:
             raise JobFileError(
                 f"tolerations[{position}].key is missing",
                 hint="name the taint's key; only operator Exists may leave it out, and then tolerates every key",

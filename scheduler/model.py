@@ -31,6 +31,9 @@ REPLICAS_MAX = 100_000
 LABELS_MAX = 64
 TAINTS_MAX = 64
 TOLERATIONS_MAX = 64
+TERMS_MAX = 32
+REQUIREMENTS_MAX = 32
+VALUES_MAX = 256
 PRIORITY_MAX = 1_000_000_000
 COMMAND_ARGUMENTS_MAX = 256
 ENVIRONMENT_MAX = 256
@@ -63,12 +66,91 @@ class Taint(Struct, frozen=True, array_like=True):
 
 
 class Toleration(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which taints a job puts up with.  An empty key (with Exists) or effect stands for every one."""
+    """Which taints a job puts up with.  An empty key (with Exists) or effect stands for every one.
+
+    ``Gt`` and ``Lt`` compare whole numbers: the taint's value is to be above, or below, `value`.
+    """
 
     key: Annotated[str, Meta(pattern=rf"(^$(?!\n))|{LABEL_KEY_PATTERN}")] = ""
-    operator: Literal["Equal", "Exists"] = "Equal"
+    operator: Literal["Equal", "Exists", "Gt", "Lt"] = "Equal"
     value: LabelValue = ""
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+
+
+class Requirement(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a label is to be, as in Kubernetes' ``matchExpressions``.
+
+    ``NotIn`` and ``DoesNotExist`` hold where the label is missing; ``Gt`` and ``Lt`` compare whole numbers.
+    """
+
+    key: LabelKey
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]
+    values: Annotated[tuple[LabelValue, ...], Meta(max_length=VALUES_MAX)] = ()
+
+
+class NodeTerm(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """A set of nodes: those for which all of this holds; an empty term is no node at all."""
+
+    match_expressions: Annotated[tuple[Requirement, ...], Meta(max_length=REQUIREMENTS_MAX)] = ()
+    match_fields: Annotated[tuple[Requirement, ...], Meta(max_length=REQUIREMENTS_MAX)] = ()
+    """Of the node itself; there is one field, ``metadata.name``."""
+
+
+class WeightedNodeTerm(Struct, frozen=True, forbid_unknown_fields=True):
+    """Nodes that are preferred, and how strongly next to other preferences."""
+
+    weight: Annotated[int, Meta(ge=1, le=100)]
+    preference: NodeTerm
+
+
+class LabelSelector(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """Which workloads are meant; an empty selector means all of them."""
+
+    match_labels: Annotated[dict[LabelKey, LabelValue], Meta(max_length=LABELS_MAX)] = field(default_factory=dict)
+    match_expressions: Annotated[tuple[Requirement, ...], Meta(max_length=REQUIREMENTS_MAX)] = ()
+
+    def requirements(self) -> tuple[Requirement, ...]:
+        """All of it as requirements."""
+        equal = (Requirement(key, "In", (value,)) for key, value in sorted(self.match_labels.items()))
+        return (*equal, *self.match_expressions)
+
+
+class NeighbourTerm(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """Workloads in the same domain of `topology_key`.  No selector (None) means none of them."""
+
+    topology_key: LabelKey
+    label_selector: LabelSelector | None = None
+    namespaces: tuple[str, ...] = ()
+    namespace_selector: LabelSelector | None = None
+    """With neither of the two it is about the workload's own namespace."""
+
+
+class WeightedNeighbourTerm(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """Neighbours that are preferred or better avoided, and how strongly."""
+
+    weight: Annotated[int, Meta(ge=1, le=100)]
+    pod_affinity_term: NeighbourTerm
+
+
+class Neighbours(Struct, frozen=True):
+    """A workload's rules about others: near which it has to be or would rather be, and from which apart."""
+
+    near: tuple[NeighbourTerm, ...] = ()
+    apart: tuple[NeighbourTerm, ...] = ()
+    rather_near: tuple[WeightedNeighbourTerm, ...] = ()
+    rather_apart: tuple[WeightedNeighbourTerm, ...] = ()
+
+
+class SpreadConstraint(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """How evenly workloads are to be spread over the domains of `topology_key`."""
+
+    topology_key: LabelKey
+    max_skew: Annotated[int, Meta(ge=1)] = 1
+    when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"] = "DoNotSchedule"
+    label_selector: LabelSelector | None = None
+    min_domains: Annotated[int, Meta(ge=1)] | None = None
+    node_affinity_policy: Literal["Honor", "Ignore"] = "Honor"
+    node_taints_policy: Literal["Honor", "Ignore"] = "Ignore"
 
 
 class Port(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):

@@ -19,6 +19,7 @@ MEMORY_BYTES_MAX: Final = 1 << 60
 _TEXT_MAX: Final = 32
 _EXPONENT_MAX: Final = 18
 
+_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
 _QUANTITY: Final = re.compile(
     r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,3})|(m|k|M|G|T|P|E|[KMGTPE]i))?", re.A
 )
@@ -111,3 +112,8 @@ def _whole(amount: Fraction, text: str, *, unit: str, most: int, hint: str) -> i
     if amount > most:
         raise UnitError(f"{text!r} is more than {most} {unit}", hint)
     return amount.numerator
+
+
+def whole_number(text: str) -> int | None:
+    """The plain decimal number that `text` is, or None."""
+    return int(text) if _WHOLE.fullmatch(text) else None

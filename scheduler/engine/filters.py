@@ -15,7 +15,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.engine import marks
+from scheduler.engine import marks, resources
+from scheduler.engine import ports as host_ports
+from scheduler.engine.ports import HostPort
 from scheduler.engine.world import RESOURCES, Flags, Int64s, PlacementRequest, World, needs
 from scheduler.model import Taint
 from scheduler.taints import spelled
@@ -27,22 +29,13 @@ _RESOURCE_FIRST: Final = FILTERS.index(RESOURCES[0])
 Verdicts = NDArray[np.uint8]
 
 
-def room(capacity: Int64s, used: Int64s, need: int) -> Flags:
-    """Where `need` more fits.  Needing nothing always fits, also on a node that is over."""
-    if need <= 0:
-        return np.ones(len(capacity), dtype=bool)
-    return capacity - used >= need
-
-
 def port_free(world: World, ports: Sequence[int], extra: Sequence[tuple[int, int]] = ()) -> Flags:
     """Where every port is free; `extra` are (port, slot) pairs taken besides."""
-    free = np.ones(len(world), dtype=bool)
-    for port in ports:
-        holders = world.ports.get(port)
-        if holders:
-            free[list(holders)] = False
+    wanted = dict.fromkeys(ports)
+    held = {HostPort(port): holders for port in wanted if (holders := world.ports.get(port))}
+    free = host_ports.free([HostPort(port) for port in wanted], held, len(world))
     for port, slot in extra:
-        if port in ports:
+        if port in wanted:
             free[slot] = False
     return free
 
@@ -65,7 +58,7 @@ def verdicts(
         marks.admitted(request.tolerations, world.taints, len(world)),
     ]
     for capacity, booked, need in zip(world.capacity, used, needs(request.need), strict=True):
-        passes.append(room(capacity, booked, need))
+        passes.append(resources.room(capacity, booked, need))
     passes.append(port_free(world, request.ports, extra_ports))
     found = np.full(len(world), FITS, dtype=np.uint8)
     for position in range(len(passes) - 1, -1, -1):

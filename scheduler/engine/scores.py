@@ -19,7 +19,7 @@ from typing import Final
 
 import numpy as np
 
-from scheduler.engine import marks
+from scheduler.engine import marks, resources
 from scheduler.engine.world import Int64s, PlacementRequest, World, needs
 from scheduler.model import TaintEffect
 
@@ -28,20 +28,10 @@ WEIGHTS: Final = {"cpu-free": 40, "memory-free": 40, "job-spread": 80, "untainte
 WEIGHT_TOTAL: Final = 256
 assert sum(WEIGHTS.values()) == WEIGHT_TOTAL, "weights sum to one"
 
-AMOUNT_MAX: Final = 1 << 46
-"""Largest amount whose product with `UNIT` fits int64; larger ones are scored as this."""
-
-
-def free_share(capacity: Int64s, used: Int64s, need: int) -> Int64s:
-    """Share of each node's capacity that stays free, 0..UNIT; 0 where there is no capacity."""
-    whole = np.minimum(capacity, AMOUNT_MAX)
-    left = np.clip(whole - used - need, 0, whole)
-    return (left * UNIT) // np.maximum(whole, 1)
-
 
 def free_share_of(capacity: int, used: int, need: int) -> int:
-    """`free_share` for one node."""
-    whole = min(capacity, AMOUNT_MAX)
+    """`resources.free_share` for one node."""
+    whole = min(capacity, resources.AMOUNT_MAX)
     left = min(max(whole - used - need, 0), whole)
     return (left * UNIT) // max(whole, 1)
 
@@ -68,8 +58,8 @@ def parts(world: World, request: PlacementRequest, used: Sequence[Int64s]) -> di
     cpu, memory, _ = needs(request.need)
     reluctant = reluctance(world, request)
     return {
-        "cpu-free": free_share(world.capacity[0], used[0], cpu),
-        "memory-free": free_share(world.capacity[1], used[1], memory),
+        "cpu-free": resources.free_share(world.capacity[0], used[0], cpu, UNIT),
+        "memory-free": resources.free_share(world.capacity[1], used[1], memory, UNIT),
         "job-spread": spread,
         "untainted": np.full(len(world), UNIT, dtype=np.int64) if reluctant is None else UNIT // (1 + reluctant),
     }

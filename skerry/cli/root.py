@@ -27,6 +27,7 @@ COMMANDS = {
     "trace": ("trace", "trace", "Check, explain and view a recorded run."),
     "sim": ("sim", "sim", "Run clusters in virtual time under faults drawn from seeds."),
     "config": ("config", "config", "Show the configuration and where each value came from."),
+    "conformance": ("conformance", "conformance", "Hold the placement rules against a file of cases."),
     "bench": ("bench", "bench", "Measure this build on this machine."),
 }
 

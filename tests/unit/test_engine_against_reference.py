@@ -60,6 +60,10 @@ def puts_up_with(ask: Ask, taint: Taint) -> bool:
         same_value = toleration.operator == "Exists" or (
             toleration.operator == "Equal" and toleration.value == taint.value
         )
+        if toleration.operator in ("Gt", "Lt") and taint.value.isdigit() and toleration.value.isdigit():
+            above = int(taint.value) > int(toleration.value)
+            below = int(taint.value) < int(toleration.value)
+            same_value = above if toleration.operator == "Gt" else below
         if same_effect and same_key and same_value:
             return True
     return False
@@ -143,12 +147,14 @@ capacities = st.tuples(
     st.sampled_from([0, 100, 1000, 4000]), st.sampled_from([0, 64, 1 << 30, 1 << 50]), st.integers(0, 50)
 )
 mostly = st.sampled_from([True, True, True, False])
-taints = st.builds(Taint, st.sampled_from(["gpu", "db"]), st.sampled_from(["", "x"]), st.sampled_from(TaintEffect))
+taints = st.builds(
+    Taint, st.sampled_from(["gpu", "db"]), st.sampled_from(["", "x", "3", "12"]), st.sampled_from(TaintEffect)
+)
 tolerations = st.builds(
     Toleration,
     st.sampled_from(["", "gpu", "db"]),
-    st.sampled_from(["Equal", "Exists"]),
-    st.sampled_from(["", "x"]),
+    st.sampled_from(["Equal", "Exists", "Gt", "Lt"]),
+    st.sampled_from(["", "x", "3", "7"]),
     st.sampled_from(["", *(effect.value for effect in TaintEffect)]),
 )
 

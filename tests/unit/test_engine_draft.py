@@ -5,7 +5,8 @@ from __future__ import annotations
 import collections
 
 from scheduler.engine import draft
-from scheduler.engine.scores import AMOUNT_MAX, UNIT, WEIGHT_TOTAL, WEIGHTS, free_share_of
+from scheduler.engine.resources import AMOUNT_MAX
+from scheduler.engine.scores import UNIT, WEIGHT_TOTAL, WEIGHTS, free_share_of
 from scheduler.evaluations import pending
 from tests.support.scheduler_world import BAD, World, job
 

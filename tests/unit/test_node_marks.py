@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from scheduler import commands
 from scheduler.engine import draft
@@ -55,6 +56,11 @@ MATCHES = [
     (Toleration("foo2", "Equal", "bar", "NoSchedule"), Taint("foo", "bar", NO), False),
     (Toleration("foo", "Equal", "", ""), Taint("foo", "", NO), True),
     (Toleration("foo", "Equal", "", ""), Taint("foo", "bar", NO), False),
+    (Toleration("foo", "Gt", "950", ""), Taint("foo", "999", NO), True),
+    (Toleration("foo", "Gt", "950", ""), Taint("foo", "950", NO), False),
+    (Toleration("foo", "Gt", "950", ""), Taint("foo", "high", NO), False),
+    (Toleration("foo", "Lt", "950", ""), Taint("foo", "-1", NO), True),
+    (Toleration("foo", "Lt", "950", "NoExecute"), Taint("foo", "7", NO), False),
 ]
 
 
@@ -70,6 +76,20 @@ def test_work_goes_only_where_every_label_of_its_selector_is() -> None:
     label(world, "a3", disk="ssd")
     world.submit(job(replicas=3, node_selector=(("disk", "ssd"), ("zone", "x"))))
     assert {made.node for made in draft(world.state, world.now_ms).placements} == {"a2"}
+
+
+def test_a_taint_with_a_number_keeps_out_those_that_want_more() -> None:
+    world = World("a1", "a2")
+    taint(world, "a1", Taint("sla", "900", NO))
+    taint(world, "a2", Taint("sla", "990", NO))
+    world.submit(job(replicas=2, tolerations=(Toleration("sla", "Gt", "950"),)))
+    made = draft(world.state, world.now_ms).placements
+    assert [placement.node for placement in made] == ["a2", "a2"]
+    assert [row["filter"] for row in explained(world)["nodes"]] == ["taints", None]
+    taint(world, "a2", Taint("sla", "940", NO))
+    moved = tuple(replace(placement, node_generation=3) for placement in made)
+    refused = world.apply(commands.Plan(moved, "n1", "test", world.now_ms)).refused
+    assert [refusal.code for refusal in refused] == ["node-tainted", "node-tainted"]
 
 
 def test_a_node_can_be_selected_by_its_own_name() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from msgspec.structs import replace
@@ -9,7 +11,7 @@ from msgspec.structs import replace
 from scheduler import commands
 from scheduler.errors import CommandTooNew
 from scheduler.evaluations import pending
-from scheduler.model import Capacity
+from scheduler.model import Capacity, Toleration
 from scheduler.state import submission
 from scheduler.state.jobs import REQUESTS_KEPT
 from tests.support.scheduler_world import BAD, OK, World, job
@@ -239,6 +241,15 @@ def test_a_command_of_a_newer_version_stops_the_replica() -> None:
         world.state.apply(world.state.index + 1, 1, newer)
     assert caught.value.hint
     assert world.state.index == 1
+
+
+def test_a_command_has_the_lowest_version_that_can_say_it() -> None:
+    def version(**changes: Any) -> int:
+        data = commands.encode(commands.SubmitJob(job(**changes), "once", -1, 0))
+        return int(msgspec.msgpack.decode(data)[0])
+
+    assert version() == version(tolerations=(Toleration("sla", "Equal", "7"),)) == 1
+    assert version(tolerations=(Toleration("sla", "Gt", "7"),)) == 2
 
 
 def test_an_environment_in_another_order_is_the_same_body() -> None:
