@@ -186,7 +186,8 @@ def _nearest_share(whole: Int64s, taken: Int64s) -> Int64s:
     small, part = np.maximum(whole, 1), np.minimum(taken, whole)
     while (large := small >= _HALVED_FROM).any():  # until the product fits; that costs less than a part in 2³³
         small, part = np.where(large, small >> 1, small), np.where(large, part >> 1, part)
-    return np.minimum((2 * part * _FRACTION + small) // (2 * small), _FRACTION)
+    share: Int64s = np.minimum((2 * part * _FRACTION + small) // (2 * small), _FRACTION)
+    return share
 
 
 def _root(square: Int64s) -> Int64s:
