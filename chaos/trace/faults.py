@@ -28,6 +28,10 @@ MACHINE_DOWN = ("power", "power-agent", "power-all")
 """Everything that ran on the machine is gone."""
 BEYOND = ("pause", "stall", "clock-drift")
 """With these at most one *effect* is promised, no longer at most one process (DESIGN.md §6)."""
+STOPPED_PROCESS = "stopped-process"
+"""A pause of one process alone (SIGSTOP): its machine goes on, and what else runs there fences."""
+STILL = (*BEYOND, STOPPED_PROCESS)
+"""Whoever has one of these does not notice time as it passes."""
 
 
 class Affliction(Struct, frozen=True):
@@ -91,5 +95,7 @@ def _affliction(fault: Event, heal: Event | None) -> Affliction:
     if not nodes and link is None:
         nodes = tuple(name for name in target.split(",") if name)
     kind = str(fault.part("args").get("fault") or fault.text("kind"))
+    if kind == "pause" and fault.part("by").get("rule") == "SIGSTOP":
+        kind = STOPPED_PROCESS
     until_s = heal.t if heal is not None else FOREVER
     return Affliction(kind, nodes, sides, link, fault.t, until_s, fault, heal)

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from chaos.trace.checkers.base import Finding, Rule, Verdict
 from chaos.trace.checkers.members import Roster, Rosters
 from chaos.trace.events import FLUSH_MS, Event, Life, Trace
-from chaos.trace.faults import Affliction, afflictions
+from chaos.trace.faults import STILL, Affliction, afflictions
 
 
 class _Durable:
@@ -181,12 +181,12 @@ def _check_reign(
     """Compare one leader's time with every fault that parts it from others, together with those in force by then."""
     for each in found:
         start_s = max(each.since_s, leader.t)
-        if not each.overlaps(leader.t, end_s) or each.kind in ("pause", "clock-drift"):
+        if not each.overlaps(leader.t, end_s) or each.kind in STILL:
             continue
         until_s = min(each.until_s, start_s + patience_s)
         if until_s - start_s < patience_s:
             continue
-        still = [f for f in found if f.kind in ("pause", "clock-drift") and f.touches(leader.n)]
+        still = [f for f in found if f.kind in STILL and f.touches(leader.n)]
         if any(f.overlaps(start_s, until_s) for f in still):
             continue
         apart = [f for f in found if f.lasts_through(start_s, until_s)]
