@@ -7,9 +7,18 @@ from contextlib import contextmanager
 
 import pytest
 
+from chaos.sim.swarm import catching
 from chaos.sim.swarm import run as run_module
 from chaos.sim.swarm.result import Failure, SeedResult
 from skerry.cli.root import run
+
+
+def result(plan, failures=(), unknown=()):
+    return SeedResult(
+        seed=plan.seed, transport=plan.profile.transport, failures=failures, unknown=unknown,
+        sometimes={"leader-changed": True}, events=10, steps=20, virtual_ms=20_000, replicas=3, agents=4, jobs=50,
+        faults=len(plan.faults), digest="",
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -19,11 +28,7 @@ def seeds(monkeypatch):
 
     def made_up(plan, digest):
         ran.append(plan)
-        return SeedResult(
-            seed=plan.seed, transport=plan.profile.transport, failures=failing.get(plan.seed, ()),
-            unknown=unknown.get(plan.seed, ()), sometimes={"leader-changed": True}, events=10, steps=20,
-            virtual_ms=20_000, replicas=3, agents=4, jobs=50, faults=len(plan.faults), digest="",
-        )  # fmt: skip
+        return result(plan, failing.get(plan.seed, ()), unknown.get(plan.seed, ()))
 
     @contextmanager
     def runner(breaks=(), *, out=None):
@@ -89,6 +94,33 @@ def test_breaks_are_listed_with_the_checker_that_catches_each(capsys):
     assert {"name": "no-fencing", "checker": "at-most-one-process"}.items() <= next(
         each for each in found["breaks"] if each["name"] == "no-fencing"
     ).items()
+
+
+def test_a_break_that_nobody_knows_is_refused(capsys):
+    assert run(["sim", "breaks", "nonsense"]) == 2
+    assert "nonsense" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("failing", "code", "row"), [({}, 1, "not always caught"), ({1, 1_001}, 0, "| `capacity` | 2 |")]
+)
+def test_how_long_a_break_survives_is_measured_into_a_document(tmp_path, monkeypatch, capsys, failing, code, row):
+    document = tmp_path / "breaks.md"
+    document.write_text("before\n<!-- begin sim breaks -->\nold\n<!-- end sim breaks -->\nafter\n")
+    monkeypatch.setattr(catching, "SEEDS_MAX", 3)
+
+    @contextmanager
+    def runner(breaks=(), *, out=None):
+        failed = (Failure("capacity", "too much"),)
+        yield lambda plan, digest: result(plan.seed, failures=failed if breaks and plan.seed in failing else ())
+
+    monkeypatch.setattr(run_module, "runner", runner)
+    assert run(["sim", "breaks", "plan-not-rechecked", "--docs", str(document), "--starts", "2"]) == code
+    lines = document.read_text().splitlines()
+    assert (lines[0], lines[-1], len(lines)) == ("before", "after", 7)
+    assert lines[4].startswith("| `plan-not-rechecked` |")
+    assert row in lines[4]
+    capsys.readouterr()
 
 
 def test_a_plan_is_shown_without_running_it(seeds, capsys):

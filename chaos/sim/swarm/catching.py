@@ -63,7 +63,7 @@ class Catch(Struct, frozen=True):
         return int(median([hunt.seeds for hunt in self.hunts]))
 
 
-def hunt(each: Break, start: int, runner: Runner, seeds_max: int = SEEDS_MAX) -> Hunt:
+def hunt(each: Break, start: int, runner: Runner, seeds_max: int) -> Hunt:
     """Run seeds from `start` on until the break's invariant is violated, and that one again without the break."""
     found: SeedResult | None = None
     with runner((each.name,)) as run:
@@ -96,7 +96,7 @@ def catch(
     found = []
     for name in names:
         each = BREAKS[name]
-        hunts = tuple([hunt(each, start, runner) for start in starts])
+        hunts = tuple([hunt(each, start, runner, SEEDS_MAX) for start in starts])
         found.append(Catch(name, each.checker, each.lesson, hunts))
         say(f"{name}: {', '.join([str(each.seeds) if each.seed is not None else 'never' for each in hunts])} seeds")
     return found
