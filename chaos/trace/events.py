@@ -126,11 +126,17 @@ class Trace:
     def __init__(self, events: Iterable[Event], truncated: Iterable[Life] = ()) -> None:
         by_life: dict[Life, list[Event]] = {}
         for event in events:
-            life = (event.n, event.inc)
-            mine = by_life.get(life)
-            if mine is None:
-                mine = by_life[life] = []
-            mine.append(event)
+            by_life.setdefault((event.n, event.inc), []).append(event)
+        self._index(by_life, truncated)
+
+    @classmethod
+    def of_lives(cls, by_life: dict[Life, list[Event]]) -> Trace:
+        """The trace of events that are sorted by life already."""
+        trace = cls.__new__(cls)
+        trace._index(by_life, ())
+        return trace
+
+    def _index(self, by_life: dict[Life, list[Event]], truncated: Iterable[Life]) -> None:
         self.lives = _lives(by_life, list(truncated))
         # Lives in order and each in its own order: then a stable sort needs the hybrid clock alone.
         self.events = sorted([event for life in sorted(by_life) for event in by_life[life]], key=_BY_HLC)

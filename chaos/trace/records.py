@@ -29,7 +29,8 @@ def trace_of(lives: Mapping[Life, Iterable[Record]], *, whole: bool = True) -> T
         whole: the records outlive their processes, so that a crash takes nothing with it: what is not there did not
             happen.  A folder says the same by ``"whole": true`` in the meta event of a file.
     """
-    trace = Trace(event for life, records in lives.items() for event in events_of(life, records))
+    found = {life: events_of(life, records) for life, records in lives.items()}
+    trace = Trace.of_lives({life: events for life, events in found.items() if events})
     for facts in trace.lives.values():
         facts.whole = facts.whole or whole
     return trace

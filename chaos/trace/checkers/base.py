@@ -126,8 +126,7 @@ class Watch:
 
     def feed(self, event: Event) -> tuple[Finding, ...]:
         """Take the next event; the rules that are violated now."""
-        for handler in self._handlers.of(event):
-            handler(event)
+        self._handlers.feed((event,))
         return tuple(rule.finding() for rule in self.rules if rule.verdict.violations)
 
 
@@ -135,9 +134,7 @@ def walk(trace: Trace, rules: Sequence[type[Rule]]) -> tuple[Finding, ...]:
     """One pass over the events for all rules; their findings in order."""
     made = [rule() for rule in rules]
     handlers = _Handlers(made)
-    for event in trace.kind(*handlers.kinds):
-        for handler in handlers.of(event):
-            handler(event)
+    handlers.feed(trace.kind(*handlers.kinds))
     for rule in made:
         rule.finish(trace)
     return tuple(rule.finding() for rule in made)
@@ -163,10 +160,13 @@ class _Handlers:
         """The kinds that anybody takes."""
         return tuple(dict.fromkeys((*self._any, *self._typed)))
 
-    def of(self, event: Event) -> Sequence[Handler]:
-        """Who takes this event."""
-        typed = self._typed.get(event.k)
-        if typed is None:
-            return self._any.get(event.k, ())
-        found = typed.get(event.f.get("type", ""), ())
-        return (*self._any[event.k], *found) if event.k in self._any else found
+    def feed(self, events: Iterable[Event]) -> None:
+        """Give each event to those who take it, in the order of the rules; most events are `send` and `recv`."""
+        everyone, typed = self._any, self._typed
+        for event in events:
+            by_type = typed.get(event.k)
+            if by_type is not None:
+                for handler in by_type.get(event.f.get("type", ""), ()):
+                    handler(event)
+            for handler in everyone.get(event.k, ()):
+                handler(event)
