@@ -23,7 +23,7 @@ from raft.status import Standing
 from raft.store.log_store import LogStore
 
 WORKING_MAX = 2
-"""Frozen states that may wait to be hashed; further ones are passed over."""
+"""Frozen states that may wait to be hashed; what is applied beyond that meanwhile is passed over."""
 
 
 class Digester:
@@ -109,12 +109,9 @@ class Digester:
             self._begin(effect.index)
 
     def _begin(self, index: int) -> None:
-        if index == self._begun or index == 0 or self._applier.held:
+        if index in (0, self._begun) or self._applier.held or self._working >= WORKING_MAX:
             return
         self._begun = index
-        if self._working >= WORKING_MAX:
-            self._report.note(f"no digest at {index}: {self._working} are being worked out")
-            return
         self._working += 1
         generation, frozen = self._generation, self._machine.freeze()
 
