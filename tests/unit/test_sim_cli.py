@@ -112,7 +112,7 @@ def test_how_long_a_break_survives_is_measured_into_a_document(tmp_path, monkeyp
     @contextmanager
     def runner(breaks=(), *, out=None):
         failed = (Failure("capacity", "too much"),)
-        yield lambda plan, digest: result(plan.seed, failures=failed if breaks and plan.seed in failing else ())
+        yield lambda plan, digest: result(plan, failed if breaks and plan.seed in failing else ())
 
     monkeypatch.setattr(run_module, "runner", runner)
     assert run(["sim", "breaks", "plan-not-rechecked", "--docs", str(document), "--starts", "2"]) == code
