@@ -38,7 +38,7 @@ from chaos.sim.swarm.profile import (
 )
 from chaos.sim.world import World
 from chaos.trace.records import trace_of
-from cluster.settings import AgentSection, LeaseSection, LinksSection, RaftSection
+from cluster.settings import AgentSection, LeaseSection, RaftSection
 
 CLIENT: Final = "client"
 SETTLE_S: Final = 1.0
@@ -109,7 +109,6 @@ def scenario_profile(scenario: Scenario, seed: int, transport: Transport) -> Pro
             segment_bytes=1 << 20,
             snapshot_chunk_bytes=raft.snapshot_chunk_bytes,
             max_inflight_messages=raft.max_inflight_messages,
-            ping_ms=LinksSection().ping_ms,
         ),
         lease=LeaseShape(lease.duration_ms, lease.drift_ppm, lease.delta_ms, agent.heartbeat_ms),
         latency_us=Spread(100, 400),

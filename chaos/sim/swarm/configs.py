@@ -31,7 +31,7 @@ DATA: Final = "/data"
 TRACE: Final = "/trace"
 HEARTBEAT_SAMPLE: Final = 20
 DIGEST_EVERY: Final = 64
-PING_MS: Final = 500
+PING_MS: Final = 1_000
 PROPOSAL_TIMEOUT_MS: Final = 3_000
 USAGE_MS: Final = 5_000
 

@@ -18,6 +18,10 @@ from msgspec import Struct
 from chaos.sim.swarm.profile import SPECIAL_TAINT, ZONES, Profile, stream
 
 JOBS: Final = (50, 52)
+BURSTS: Final = (3, 6)
+BURST_PERCENT: Final = 80
+"""Of the jobs, come with others at almost one moment: callers come in crowds, and crowds are what batching is for."""
+BURST_MS: Final = 12
 START_MS: Final = 1_200
 CLIENT_TIMEOUT_MS: Final = 4_000
 
@@ -43,12 +47,34 @@ def draw_load(profile: Profile) -> tuple[Call, ...]:
     """The plan of the profile's seed, by time."""
     dice = stream(profile.seed, "load")
     end = profile.safety_ms
+    moments = _Moments(dice, end)
     calls: list[Call] = []
     for number in range(dice.randint(*JOBS)):
-        calls += _life(dice, profile, f"j{number}", dice.randint(START_MS, end - 1_000), end)
+        calls += _life(dice, profile, f"j{number}", moments)
     calls += _operations(dice, profile, end)
-    calls += _crowd(stream(profile.seed, "crowd"), profile, end)
     return tuple(sorted(calls, key=lambda call: (call.at_ms, call.request)))
+
+
+class _Moments:
+    """When calls are made: most of them in bursts."""
+
+    def __init__(self, dice: Random, end_ms: int) -> None:
+        self._dice = dice
+        self._end_ms = end_ms
+        self._bursts = [dice.randint(START_MS, end_ms - 1_000) for _ in range(dice.randint(*BURSTS))]
+
+    def first(self) -> int:
+        """Of a job's first call."""
+        if self._dice.randrange(100) < BURST_PERCENT:
+            return self._dice.choice(self._bursts) + self._dice.randrange(BURST_MS)
+        return self._dice.randint(START_MS, self._end_ms - 1_000)
+
+    def later(self, than_ms: int) -> int:
+        """Of a further call about it."""
+        bursts = [at for at in self._bursts if at > than_ms]
+        if bursts and self._dice.randrange(100) < BURST_PERCENT:
+            return self._dice.choice(bursts) + self._dice.randrange(BURST_MS)
+        return self._dice.randint(than_ms, self._end_ms)
 
 
 def job_names(calls: tuple[Call, ...]) -> tuple[str, ...]:
@@ -72,18 +98,19 @@ def _crowd(dice: Random, profile: Profile, end_ms: int) -> list[Call]:
     return calls
 
 
-def _life(dice: Random, profile: Profile, name: str, at_ms: int, end_ms: int) -> list[Call]:
+def _life(dice: Random, profile: Profile, name: str, moments: _Moments) -> list[Call]:
     """The calls about one job: submitted, perhaps read, replaced, stopped."""
+    at_ms = moments.first()
     batch = dice.random() < 0.55
     job = _job(dice, name, batch)
-    calls = [_call(dice, profile, at_ms, "submit", name, 1, job=job, twice=dice.random() < 0.15)]
-    if dice.random() < 0.25:
-        calls.append(_call(dice, profile, dice.randint(at_ms, end_ms), "read", name, 2))
+    calls = [_call(dice, profile, at_ms, "submit", name, 1, job=job, twice=dice.random() < 0.1)]
+    if dice.random() < 0.2:
+        calls.append(_call(dice, profile, moments.later(at_ms), "read", name, 2))
     if not batch and dice.random() < 0.2:
         changed = {**job, "env": {"VERSION": "2"}}
-        calls.append(_call(dice, profile, dice.randint(at_ms, end_ms), "submit", name, 3, job=changed))
-    if not batch and dice.random() < 0.5:
-        calls.append(_call(dice, profile, dice.randint(at_ms, end_ms), "stop", name, 4, twice=dice.random() < 0.1))
+        calls.append(_call(dice, profile, moments.later(at_ms), "submit", name, 3, job=changed))
+    if not batch and dice.random() < 0.4:
+        calls.append(_call(dice, profile, moments.later(at_ms), "stop", name, 4, twice=dice.random() < 0.1))
     return calls
 
 
@@ -96,7 +123,7 @@ def _job(dice: Random, name: str, batch: bool) -> dict[str, Any]:
     job: dict[str, Any] = {
         "name": name,
         "kind": "batch" if batch else "service",
-        "replicas": dice.choice((1, 1, 1, 1, 1, 2, 3)),
+        "replicas": dice.choice((1, 1, 1, 1, 1, 1, 2, 3)),
         "command": _command(dice, batch),
         "resources": {
             "requests": {"cpu": dice.choice(("50m", "100m", "250m")), "memory": dice.choice(("16Mi", "64Mi"))}

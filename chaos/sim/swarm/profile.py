@@ -68,7 +68,6 @@ class RaftShape(Struct, frozen=True):
     segment_bytes: int
     snapshot_chunk_bytes: int
     max_inflight_messages: int
-    ping_ms: int
 
 
 class LeaseShape(Struct, frozen=True):
@@ -134,7 +133,7 @@ def draw_profile(seed: int, transport: Transport | None = None) -> Profile:
         lease=lease,
         latency_us=Spread(5_000, 30_000) if slow else Spread(200, 200 + network.randrange(3_000)),
         loss_permille=network.choice((0, 0, 0, 2, 10)),
-        safety_ms=stream(seed, "length").randint(18_000, 20_000),
+        safety_ms=stream(seed, "length").randint(18_500, 20_000),
     )
 
 
@@ -178,7 +177,6 @@ def _raft(dice: Random) -> RaftShape:
         segment_bytes=dice.choice((1 << 16, 1 << 17)),
         snapshot_chunk_bytes=dice.choice((1 << 10, 1 << 12, 256 << 10)),
         max_inflight_messages=dice.choice((1, 4, 8)),
-        ping_ms=dice.choice((250, 500, 500)),
     )
 
 

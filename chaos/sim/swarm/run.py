@@ -7,6 +7,7 @@ Must not know: campaigns, the command line.
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,8 +49,13 @@ def runner(breaks: Iterable[str] = (), *, out: Path | None = None) -> Iterator[R
         out: write each run's trace here.
     """
     names = tuple(breaks)
-    with quiet_log(), in_force(names):
-        yield lambda plan, digest: run_plan(plan, digest=digest, out=out, breaks=names)
+    gc.collect()
+    gc.freeze()  # what is there now stays: collecting after each seed need not look at it
+    try:
+        with quiet_log(), in_force(names):
+            yield lambda plan, digest: run_plan(plan, digest=digest, out=out, breaks=names)
+    finally:
+        gc.unfreeze()
 
 
 def run_plan(plan: Plan, *, digest: bool = False, out: Path | None = None, breaks: tuple[str, ...] = ()) -> SeedResult:
