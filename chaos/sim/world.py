@@ -29,7 +29,7 @@ from chaos.sim.net import LATENCY_NS, Network
 from chaos.sim.patches import Patches
 from chaos.sim.ready import Policy
 from chaos.sim.recording import Recording
-from chaos.sim.streams import NetLoop
+from chaos.sim.sockets import NetLoop
 from chaos.sim.threads import SYNC_NS, Storage
 
 T = TypeVar("T")

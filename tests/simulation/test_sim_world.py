@@ -19,7 +19,7 @@ from aiohttp import web
 from chaos.sim.host import ProcessHost
 from chaos.sim.messages import MessageEnd, dial, listen
 from chaos.sim.report import Deadlock
-from chaos.sim.streams import NetLoop
+from chaos.sim.sockets import NetLoop
 from chaos.sim.world import World
 
 POLICIES = ("fifo", "random", "pct")
