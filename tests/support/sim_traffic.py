@@ -20,14 +20,15 @@ from aiohttp import web
 from chaos.sim.host import ProcessHost
 from chaos.sim.links import CUT, Impairment
 from chaos.sim.messages import MessageEnd, dial, listen
+from chaos.sim.swarm import configs
 from chaos.sim.swarm.plan import draw_plan
 from chaos.sim.swarm.run import run_plan
 from chaos.sim.world import World
 
 SERVERS = ("s1", "s2", "s3")
 CLIENTS = ("c1", "c2")
-CLUSTERS = {"direct": 2, "http": 3, "another": 5}
-"""Seeds of whole clusters whose traces have at least 10,000 events."""
+CLUSTERS = {"direct": 5, "http": 204, "another": 0}
+"""Seeds of whole clusters."""
 
 
 def digest_of_traffic(seed: int, policy: Any, transport: str) -> dict[str, Any]:
@@ -156,7 +157,8 @@ async def _crowd(ask: Any, seen: list[tuple[Any, ...]], world: World) -> None:
 
 
 def digest_of_cluster(name: str) -> dict[str, Any]:
-    """A whole cluster of a seed, over the transport of that name or over the seed's own."""
+    """A whole cluster of a seed, with every heartbeat in its trace, so that it is long."""
+    configs.HEARTBEAT_SAMPLE = 1  # type: ignore[misc]
     transport: Any = name if name in ("direct", "http") else "direct"
     result = run_plan(draw_plan(CLUSTERS[name], transport), digest=True)
     return {"digest": result.digest, "events": result.events, "steps": result.steps}
