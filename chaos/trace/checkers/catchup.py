@@ -13,11 +13,10 @@ SPARE = 4
 
 
 class BoundedCatchUp(Rule):
-    """A leader finds where a follower's log leaves its own with one guess a term, not one an entry (§5.3, fast
-    back-up).
+    """A leader finds where a follower's log leaves its own with one guess a term, not one an entry (§5.3).
 
     A refused Append names the entry before it; guesses go down, while Appends that were under way go up.
-    """  # fmt: skip
+    """
 
     name = "bounded-catch-up"
     nothing = "no follower refused an Append"

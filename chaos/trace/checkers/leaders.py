@@ -127,8 +127,10 @@ class LeaderCompleteness(Rule):
 
 
 class PreVoteQuorum(Rule):
-    """A term begins only when a majority would vote for its candidate, or a leader hands over: so nobody who returns
-    deposes a leader that its majority hears (dissertation §9.6; transfer §3.10)."""  # fmt: skip
+    """A term begins only when a majority would vote for its candidate, or a leader hands over (dissertation §9.6, §3.10).
+
+    So nobody who returns deposes a leader that its majority hears.
+    """
 
     name = "no-healthy-leader-deposed"
     nothing = "nobody stood for election"

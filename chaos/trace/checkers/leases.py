@@ -83,8 +83,10 @@ def lease_by_quorum(trace: Trace) -> Finding:
 
 
 class LeaseFromSend(Rule):
-    """A node counts its lease from the send of the renewal that was confirmed: it ends at most a lease after its
-    leader received that (DESIGN.md §6)."""  # fmt: skip
+    """A node counts its lease from the send of the renewal that was confirmed (DESIGN.md §6).
+
+    So it ends at most a lease after the leader received that.
+    """
 
     name = "lease-from-send"
     nothing = "no lease was granted"

@@ -143,8 +143,10 @@ SETTLED = "settles: holds"
 
 
 def no_orphan(trace: Trace) -> Finding:
-    """Two leases and a grace after the last heal nothing runs whose room was freed, whose job was stopped, or whose
-    allocation was placed again."""  # fmt: skip
+    """Two leases and a grace after the last heal nothing runs that is not wanted any more.
+
+    That is: whose room was freed, whose job was stopped, or whose allocation was placed again.
+    """
     verdict = Verdict("no-orphan")
     found = trace.derive(afflictions)
     healed_s = max((each.until_s for each in found if each.heal is not None), default=0.0)

@@ -47,8 +47,7 @@ def at_most_one_process(trace: Trace) -> Finding:
 
 
 def _beyond(trace: Trace, older: Attempt, newer: Attempt) -> Affliction | None:
-    """What took the promise away (DESIGN.md §6): a paused machine or unbounded clock, of the older one's node or of
-    whoever may have declared it lost."""  # fmt: skip
+    """What took the promise away (DESIGN.md §6): of the older one's node, or of whoever may have declared it lost."""
     return beyond_promise(trace, (older.node, *trace.voters), older.start_ms / 1000, newer.start_ms / 1000)
 
 
