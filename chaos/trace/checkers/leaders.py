@@ -127,9 +127,9 @@ class LeaderCompleteness(Rule):
 
 
 class PreVoteQuorum(Rule):
-    """A term begins only when a majority would vote for its candidate, or a leader hands over (dissertation §9.6, §3.10).
+    """A term begins only when a majority would vote for its candidate, or a leader hands over (§9.6, §3.10).
 
-    So nobody who returns deposes a leader that its majority hears.
+    So nobody who returns deposes a leader that its majority hears.  Sections are of the dissertation.
     """
 
     name = "no-healthy-leader-deposed"
