@@ -51,7 +51,7 @@ class SimClock:
         rate_ppm: how much faster than true time both run.
     """
 
-    __slots__ = ("_anchor_ns", "_loop", "_wall_shift_ns", "_zero_ns", "ppm")
+    __slots__ = ("_anchor_ns", "_loop", "_reading_ns", "_seen_ns", "_wall_shift_ns", "_zero_ns", "ppm")
 
     def __init__(self, loop: SimLoop, *, boot_ns: int = 0, wall_offset_ns: int = 0, rate_ppm: int = 0) -> None:
         self._loop = loop
@@ -62,13 +62,17 @@ class SimClock:
         self._wall_shift_ns = EPOCH_NS + loop.now + wall_offset_ns - boot_ns
         """Wall time minus CLOCK_BOOTTIME."""
         self.ppm = rate_ppm
+        self._seen_ns, self._reading_ns = loop.now, boot_ns
+        """The last reading and its true moment: a step asks several times at one moment."""
 
     def now_ns(self) -> int:
         """CLOCK_BOOTTIME."""
-        elapsed = self._loop.now - self._anchor_ns
-        if self.ppm:
-            elapsed += elapsed * self.ppm // MILLION
-        return self._zero_ns + elapsed
+        now = self._loop.now
+        if now != self._seen_ns:
+            elapsed = now - self._anchor_ns
+            self._reading_ns = self._zero_ns + elapsed + elapsed * self.ppm // MILLION
+            self._seen_ns = now
+        return self._reading_ns
 
     def wall_ns(self) -> int:
         """CLOCK_REALTIME."""
@@ -94,4 +98,5 @@ class SimClock:
         """CLOCK_BOOTTIME begins at 0; wall time goes on (there is a battery)."""
         now_ns = self.now_ns()
         self._zero_ns, self._anchor_ns = 0, self._loop.now
+        self._seen_ns, self._reading_ns = self._loop.now, 0
         self._wall_shift_ns += now_ns
