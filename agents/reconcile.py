@@ -95,6 +95,7 @@ class Reconciler:
 
     def __init__(self) -> None:
         self._seen: tuple[int, int] = (-1, -1)
+        self._partial = False
         self._assignments: dict[Key, Assignment] = {}
         self._stops: dict[Key, StopOrder] = {}
         self._records: dict[Key, AllocationStatus] = {}
@@ -127,17 +128,23 @@ class Reconciler:
         return self._grace_s.get((allocation, epoch))
 
     def desired(self, wanted: Desired) -> tuple[Action, ...]:
-        """Take a set from the cluster; returns what to do, nothing if the set is old (rule 1)."""
+        """Take a set, or the next part of one, from the cluster; returns what to do, nothing if it is old (rule 1).
+
+        What a part does not name may be in the next: until the last has come nothing is told to be unknown, and no
+        attempt that ended is forgotten.
+        """
         stamp = (wanted.generation, wanted.index)
         if stamp < self._seen:
             return ()
-        self._seen = stamp
-        self._assignments = {(item.allocation, item.epoch): item for item in wanted.assignments}
+        earlier = self._assignments if self._partial and stamp == self._seen else {}
+        self._seen, self._partial = stamp, wanted.more
+        self._assignments = {**earlier, **{(item.allocation, item.epoch): item for item in wanted.assignments}}
         self._stops = stops_of(wanted, self.live())
         for key, item in self._assignments.items():
             self._grace_s[key] = item.workload.grace_s
         self._registration = wanted.registration
-        self._prune(wanted.index)
+        if not self._partial:
+            self._prune(wanted.index)
         told = [Report(self._records[key]) for key in wanted.unsure if self._tells(key)]
         return (*told, *self.plan())
 
@@ -206,6 +213,8 @@ class Reconciler:
 
     def unknown(self) -> tuple[Key, ...]:
         """Attempts that run here but are in no set (rule 5), at most those the set could know."""
+        if self._partial:
+            return ()
         return tuple(
             key
             for key in sorted(self._records)

@@ -233,8 +233,8 @@ class HeldSession:
                 continue
             index, registration = self._state.index, known.registered_index
             try:
-                for part in _parts(assignments):
-                    await self._wire.send(Desired(self._generation, index, part, stops, registration, unsure))
+                for part, more in _parts(assignments):
+                    await self._wire.send(Desired(self._generation, index, part, stops, registration, unsure, more))
             except SessionLost:
                 return
             self._sent = (assignments, stops, registration, unsure)
@@ -323,15 +323,15 @@ class StaleIncarnation(SkerryError):
     retryable = True
 
 
-def _parts(assignments: Sequence[Assignment]) -> Iterator[tuple[Assignment, ...]]:
-    """Cut a set into frames.  Absence stops nothing, so a part of the set is a valid message."""
+def _parts(assignments: Sequence[Assignment]) -> Iterator[tuple[tuple[Assignment, ...], bool]]:
+    """Cut a set into frames; with each, whether another follows."""
     part: list[Assignment] = []
     size = 0
     for assignment in assignments:
         length = len(msgspec.msgpack.encode(assignment))
         if part and size + length > DESIRED_BYTES_MAX:
-            yield tuple(part)
+            yield tuple(part), True
             part, size = [], 0
         part.append(assignment)
         size += length
-    yield tuple(part)
+    yield tuple(part), False

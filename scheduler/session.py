@@ -102,7 +102,10 @@ class StopOrder(Struct, frozen=True, array_like=True):
 
 
 class Desired(Struct, frozen=True, array_like=True, tag=6):
-    """The whole set for this node at `index`, sent only after a ReadIndex barrier."""
+    """The set for this node at `index`, sent only after a ReadIndex barrier.
+
+    One that is too large for a frame comes in parts, one after another, of the same generation and index.
+    """
 
     generation: int
     index: int
@@ -112,6 +115,8 @@ class Desired(Struct, frozen=True, array_like=True, tag=6):
     """Index of the node's registration: `stop` workloads start only under a lease for the same one."""
     unsure: tuple[tuple[str, int], ...] = ()
     """(allocation, epoch) of attempts that the node has to tell of again, since it was lost."""
+    more: bool = False
+    """Another part of the same set follows: what this one does not name, the next may."""
 
 
 class Status(Struct, frozen=True, array_like=True, tag=7):

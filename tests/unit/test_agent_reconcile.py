@@ -153,6 +153,44 @@ def test_an_attempt_whose_exit_is_committed_is_neither_stopped_nor_reported_agai
     assert core.observed(exited()) == (), "an event that was on its way"
 
 
+def part(index: int, *assignments: Assignment, more: bool) -> Desired:
+    return Desired(0, index, assignments, (), more=more)
+
+
+def test_a_set_in_parts_is_one_set():
+    core = Reconciler()
+    one, two = assignment("default/a.0", 3), assignment("default/b.0", 4)
+    assert started(core.desired(part(30, one, more=True))) == [("default/a.0", 3)]
+    assert started(core.desired(part(30, two, more=False))) == [("default/b.0", 4)]
+    core.observed(running("default/a.0", 3, 1))
+    core.observed(running("default/b.0", 4, 2))
+    core.observed(running("default/ghost.0", 2, 3))
+    assert core.desired(part(31, one, more=True)) == ()
+    assert core.unknown() == (), "the rest may be in the next part"
+    assert core.desired(part(31, two, more=False)) == ()
+    assert core.unknown() == (("default/ghost.0", 2),)
+
+
+def test_an_attempt_that_ended_is_not_started_again_by_the_part_that_names_it_last():
+    core = Reconciler()
+    both = assignment("default/a.0", 3), assignment("default/b.0", 4)
+    core.desired(desired(30, *both))
+    core.observed(running("default/b.0", 4, 1))
+    core.observed(exited("default/b.0", 4, 2))
+    core.committed([exited("default/b.0", 4, 2)], index=31)
+    core.desired(part(32, both[0], more=True))
+    assert started(core.desired(part(32, both[1], more=False))) == []
+
+
+def test_a_set_that_follows_an_unfinished_one_replaces_it():
+    core = Reconciler()
+    one, two = assignment("default/a.0", 3), assignment("default/b.0", 4)
+    core.desired(part(30, one, more=True))
+    core.observed(running("default/a.0", 3, 1))
+    core.desired(part(31, two, more=False))
+    assert core.unknown() == (("default/a.0", 3),)
+
+
 def test_what_runs_but_is_in_no_set_is_told_and_not_touched():
     core = Reconciler()
     adoption = core.adopted([running("default/ghost.0", 4), running("default/future.0", 40, 2)], sequence=2)
