@@ -167,14 +167,19 @@ EFFECTIVE = ("created", "replaced", "stopped")
 
 
 def one_effect_per_request(trace: Trace) -> Finding:
-    """A request id that is asked again, however often, changes the state once."""
+    """A request id that is asked again, however often, changes the state once, until its job is collected."""
     verdict = Verdict("one-effect-per-request")
-    effects: dict[tuple[str, str], Event] = {}
+    effects: dict[tuple[str, str, int], Event] = {}
+    collected: dict[str, set[int]] = {}
+    for event in trace.kind("job"):
+        if event.f.get("do") == "collect":
+            collected.setdefault(event.text("job"), set()).add(event.number("index"))
     for event in trace.kind("job"):
         if event.f.get("outcome") not in EFFECTIVE:
             continue
         verdict.checked += 1
-        first = effects.setdefault((event.text("job"), event.text("request_id")), event)
+        lives = sum(index < event.number("index") for index in collected.get(event.text("job"), ()))
+        first = effects.setdefault((event.text("job"), event.text("request_id"), lives), event)
         if first.number("index") != event.number("index"):
             verdict.violated(
                 f"request {event.text('request_id')} changed {event.text('job')} at index {first.number('index')} "

@@ -141,13 +141,18 @@ def _check_ports(verdict: Verdict, node: _Node, event: Event) -> None:
 def one_bind_per_attempt(trace: Trace) -> Finding:
     """An attempt of an allocation is bound to one node, at one index, once.
 
-    An attempt on a node that was declared lost stays booked there, and another may be bound in front of it.
+    An attempt on a node that was declared lost stays booked there, and another may be bound in front of it.  A job that
+    was collected begins anew, if it is submitted again.
     """
     verdict = Verdict("one-bind-per-attempt")
-    for _, events in _longest_views(trace, "place", "node"):
+    for _, events in _longest_views(trace, "place", "node", "job"):
         bound: dict[str, Event] = {}
         live: dict[str, Event] = {}
         for event in events:
+            if event.k == "job":
+                if event.f.get("do") == "collect":
+                    bound = {name: each for name, each in bound.items() if each.text("job") != event.text("job")}
+                continue
             allocation, attempt = event.text("allocation"), _attempt(event)
             if event.k == "node":
                 if event.f.get("do") == "lost":
