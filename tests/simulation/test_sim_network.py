@@ -381,3 +381,64 @@ def test_the_same_on_both_kinds_a_loopback_connection_knows_no_loss() -> None:
         host.spawn("local", local)
         world.run_for(0.1)
         assert pair.b.numbers == list(range(20))
+
+
+@pytest.mark.parametrize("policy", ["fifo", "random", "pct"])
+def test_what_a_protocol_started_runs_before_it_hears_of_the_end(policy: Any) -> None:
+    """aiohttp's server relies on it, and in asyncio's own order it is so."""
+
+    class Started(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.task = asyncio.ensure_future(self.start())
+
+        async def start(self) -> None:
+            heard.append("started")
+
+        def connection_lost(self, error: Exception | None) -> None:
+            heard.append(type(error).__name__)
+
+    async def server(host: ProcessHost) -> None:
+        await asyncio.get_running_loop().create_server(Started, "b", PORT)
+        await asyncio.get_running_loop().create_future()
+
+    async def client(host: ProcessHost) -> None:
+        _, writer = await asyncio.open_connection("b", PORT)
+        writer.transport.abort()
+        await asyncio.get_running_loop().create_future()
+
+    for seed in range(10):
+        heard: list[str] = []
+        with World(seed, policy=policy) as world:
+            host = world.host("b")
+            host.spawn("server", server)
+            world.run_for(0.001)
+            host.pause()
+            world.host("a").spawn("client", client)
+            world.run_for(0.1)
+            host.resume()
+            world.run_for(0.1)
+        assert heard == ["started", "ConnectionResetError"]
+
+
+def test_a_sender_of_messages_waits_while_much_is_unread() -> None:
+    sent: list[int] = []
+
+    async def client(host: ProcessHost) -> None:
+        end = await dial(world.network, "b", PORT)
+        for number in range(20):
+            end.send(number, 100_000)
+            await end.drain()
+            sent.append(number)
+        await asyncio.get_running_loop().create_future()
+
+    with World(28) as world:
+        pair = KINDS["messages"](world)
+        pair.b.reads.clear()
+        pair.serve()
+        world.host("c").spawn("client", client)
+        world.run_for(1)
+        assert 1 <= len(sent) <= 3
+        pair.b.reads.set()
+        world.run_for(1)
+        assert sent == list(range(20))
+        assert pair.b.numbers == list(range(20))

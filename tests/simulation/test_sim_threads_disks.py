@@ -57,6 +57,28 @@ def test_a_worker_does_one_thing_after_another_each_in_its_time(policy: Any) -> 
     assert len(set(gaps)) > 10
 
 
+def test_what_a_thread_hands_over_is_heard_in_its_order() -> None:
+    heard: list[int] = []
+
+    async def main(host: ProcessHost) -> None:
+        loop = asyncio.get_running_loop()
+
+        def work(item: int) -> None:
+            for number in range(50):
+                loop.call_soon_threadsafe(heard.append, number)
+            assert heard == [], "the loop hears later"
+
+        worker = host.threads.worker("writer", work, lambda: None)
+        worker.start()
+        worker.submit(0)
+        await loop.create_future()
+
+    with World(6, policy="random") as world:
+        world.host("a").spawn("main", main)
+        world.run_for(1)
+    assert heard == list(range(50))
+
+
 def test_a_slow_and_a_hanging_disk_hold_the_thread_and_not_the_loop() -> None:
     heard: list[tuple[int, Any]] = []
     ticks: list[int] = []
