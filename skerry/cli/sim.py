@@ -146,13 +146,19 @@ def _measure(names: list[str], docs: Path, starts: int, output: str) -> int:
 def digests(seeds: tuple[int, ...], breaks: tuple[str, ...], transport: Any, faults: str | None, policy: Any) -> int:
     """The digests of whole traces, for the comparison of two processes."""
     from chaos.sim.swarm.campaign import Campaign
+    from chaos.sim.swarm.interruption import interruption
     from chaos.sim.swarm.repro import Wanted, parse_faults
     from chaos.sim.swarm.run import runner
 
     wanted = Wanted(breaks=breaks, transport=transport, faults=parse_faults(faults), policy=policy)
-    with runner(breaks) as run:
+    found: dict[str, str] = {}
+    with runner(breaks) as run, interruption() as interrupted:
         campaign = Campaign(run, wanted, say=progress)
-        print_json({"digests": {str(seed): campaign.run_seed(seed, digest=True).digest for seed in seeds}})
+        for seed in seeds:
+            found[str(seed)] = campaign.run_seed(seed, digest=True).digest
+            if interrupted.asked:
+                break
+    print_json({"digests": found})
     return OK
 
 

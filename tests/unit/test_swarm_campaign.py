@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import msgspec
 import pytest
 
@@ -117,13 +119,27 @@ def test_a_seed_missing_from_the_second_run_differs():
 def test_an_interruption_ends_with_what_was_found_so_far():
     def run(plan, digest):
         if plan.seed == 4:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
+        return outcome(plan, digest="d")
+
+    before = signal.getsignal(signal.SIGINT)
+    made, _ = campaign(run)
+    report = made.carry_out(range(100), twice=range(100), again=lambda seeds: {})
+    assert (report.interrupted, report.seeds) == (True, 5), "the seed under way ends as it would"
+    assert (report.ok, report.compared) == (True, None)
+    assert any("interrupted" in line for line in in_words(report))
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_interruption_ends_at_once():
+    def run(plan, digest):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         return outcome(plan)
 
     made, _ = campaign(run)
-    report = made.carry_out(range(100))
-    assert (report.interrupted, report.seeds) == (True, 4)
-    assert any("interrupted" in line for line in in_words(report))
+    with pytest.raises(KeyboardInterrupt):
+        made.carry_out(range(100))
 
 
 def test_faults_are_named_by_their_numbers():

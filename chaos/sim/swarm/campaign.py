@@ -13,6 +13,7 @@ import gc
 import time
 from collections.abc import Callable, Iterable
 
+from chaos.sim.swarm.interruption import Interruption, interruption
 from chaos.sim.swarm.kinds import Fault
 from chaos.sim.swarm.plan import Plan, draw_plan
 from chaos.sim.swarm.report import Compared, Report, Tally
@@ -47,24 +48,26 @@ class Campaign:
         self._fail_fast = fail_fast
         self._tally = Tally(lambda result: wanted.line(result.seed))
         self._told = 0.0
+        self._interrupted = Interruption()
 
     def carry_out(self, seeds: Iterable[int], *, twice: Iterable[int] = (), again: Again | None = None) -> Report:
         """Run all seeds; those of `twice` are run once more by `again`, and compared."""
-        start, sample, interrupted = time.perf_counter(), frozenset(twice), False
+        start, sample = time.perf_counter(), frozenset(twice)
         compared = None
         self._told = start
-        try:
+        with interruption() as self._interrupted:
             for seed in seeds:
                 result = self.run_seed(seed, digest=seed in sample)
                 self._tally.add(result, self._shrunk(result) if result.failed else "")
                 self._progress(start, result)
-                if result.failed and self._fail_fast:
+                if self._interrupted.asked or (result.failed and self._fail_fast):
                     break
-            if again is not None and self._tally.digests:
+            if again is not None and self._tally.digests and not self._interrupted.asked:
                 compared = self._compare(again)
-        except KeyboardInterrupt:
-            interrupted = True
-        return self._tally.report(time.perf_counter() - start, compared=compared, interrupted=interrupted)
+            interrupted = self._interrupted.asked
+        return self._tally.report(
+            time.perf_counter() - start, compared=None if interrupted else compared, interrupted=interrupted
+        )
 
     def run_seed(self, seed: int, *, digest: bool = False) -> SeedResult:
         """One seed, the garbage collector off meanwhile."""
@@ -82,9 +85,8 @@ class Campaign:
             return ""
         plan = self._wanted.applied(draw_plan(result.seed, self._wanted.transport))
         self._say(f"seed {result.seed} fails {result.failures[0].checker}; shrinking its {len(plan.faults)} faults")
-        found = shrink_plan(
-            plan, result.failures[0].checker, lambda each: quietly(lambda: self._run(each, False)), self._trials
-        )
+        checker = result.failures[0].checker
+        found = shrink_plan(plan, lambda each: self._fails_alike(each, checker), self._trials)
         smaller = Wanted(
             breaks=self._wanted.breaks,
             transport=self._wanted.transport,
@@ -92,6 +94,12 @@ class Campaign:
             policy=found.profile.policy if found.profile.policy != plan.profile.policy else self._wanted.policy,
         )
         return smaller.line(result.seed) if found != plan else ""
+
+    def _fails_alike(self, plan: Plan, checker: str) -> bool:
+        """One trial of shrinking; after Ctrl-C nothing is tried any more."""
+        if self._interrupted.asked:
+            return False
+        return any(failure.checker == checker for failure in quietly(lambda: self._run(plan, False)).failures)
 
     def _progress(self, start: float, last: SeedResult) -> None:
         now = time.perf_counter()
@@ -122,12 +130,8 @@ def quietly(run: Callable[[], SeedResult]) -> SeedResult:
             gc.enable()
 
 
-def shrink_plan(plan: Plan, checker: str, run: Callable[[Plan], SeedResult], trials_max: int) -> Plan:
-    """A plan of fewer faults, and of the plain order of what is ready, that still violates `checker`."""
-
-    def fails(candidate: Plan) -> bool:
-        return any(failure.checker == checker for failure in run(candidate).failures)
-
+def shrink_plan(plan: Plan, fails: Callable[[Plan], bool], trials_max: int) -> Plan:
+    """A plan of fewer faults, and of the plain order of what is ready, that still fails."""
     faults = shrink(plan.faults, lambda kept: fails(plan.with_faults(kept)), trials_max)
     smaller = plan.with_faults(faults)
     plain = smaller.with_policy("fifo")
