@@ -117,7 +117,7 @@ def test_how_long_a_break_survives_is_measured_into_a_document(tmp_path, monkeyp
     monkeypatch.setattr(run_module, "runner", runner)
     assert run(["sim", "breaks", "plan-not-rechecked", "--docs", str(document), "--starts", "2"]) == code
     lines = document.read_text().splitlines()
-    assert (lines[0], lines[-1], len(lines)) == ("before", "after", 7)
+    assert (lines[0], lines[-1], len(lines)) == ("before", "after", 9)
     assert lines[4].startswith("| `plan-not-rechecked` |")
     assert row in lines[4]
     capsys.readouterr()

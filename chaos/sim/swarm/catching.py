@@ -108,4 +108,7 @@ def markdown(catches: Sequence[Catch]) -> str:
     for each in catches:
         seeds = str(each.seeds_median) if each.caught else "not always caught"
         lines.append(f"| `{each.name}` | {each.lesson} | `{each.checker}` | {seeds} |")
+    campaigns = max([len(each.hunts) for each in catches], default=0)
+    caught = sum([each.caught for each in catches])
+    lines += ["", f"{caught} of {len(catches)} were caught in every one of {campaigns} campaigns; the median counts."]
     return "\n".join(lines)
