@@ -14,6 +14,7 @@ OK, FAILED, USAGE, NOT_PLACED, NO_LEADER, NOT_ALLOWED, UNKNOWN, BUG = 0, 1, 2, 3
 _EXIT_BY_CODE = {
     "usage": USAGE,
     "bad-config": USAGE,
+    "break-unknown": USAGE,
     "no-process-control": USAGE,
     "not-placed": NOT_PLACED,
     "not-leader": NO_LEADER,

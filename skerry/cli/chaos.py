@@ -17,6 +17,7 @@ import msgspec
 from skerry.cli.common import (
     DEV_DIRECTORY,
     directory_option,
+    empty_folder,
     output_option,
     print_json,
     print_table,
@@ -179,6 +180,8 @@ def _run_simulated(plan: Any, seeds: list[int], out: Path | None) -> list[Any]:
 
     home = (out or Path(tempfile.mkdtemp(prefix="skerry-sim-"))).absolute()
     folders = [home] if len(seeds) == 1 else [home / f"seed-{seed}" for seed in seeds]
+    for folder in folders:
+        empty_folder(folder)
     return [run(plan, seed=seed, out=folder, say=progress) for seed, folder in zip(seeds, folders, strict=True)]
 
 

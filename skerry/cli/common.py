@@ -181,3 +181,22 @@ def exit_words(exit_: dict[str, Any] | None) -> str:
 def amount(resources: dict[str, Any]) -> str:
     """Resources in words: ``500m CPU, 256 MiB``."""
     return f"{resources.get('cpu_millicores', 0)}m CPU, {resources.get('memory_bytes', 0) / (1 << 20):.0f} MiB"
+
+
+def empty_folder(path: Path) -> Path:
+    """Make the folder a trace is to be written to; a trace that is there already is neither mixed with it nor lost.
+
+    Raises:
+        UsageError: it holds a trace, or cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        holds = next(path.glob("*.jsonl"), None)
+        writable = os.access(path, os.W_OK)
+    except OSError as error:
+        raise UsageError(f"cannot write to {path}: {error.strerror or error}", hint="pass another --out") from None
+    if not writable:
+        raise UsageError(f"cannot write to {path}: not allowed", hint="pass another --out")
+    if holds is not None:
+        raise UsageError(f"{path} holds a trace already", hint="pass another --out, or remove it first")
+    return path

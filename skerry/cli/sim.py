@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from skerry.cli.common import output_option, print_json, print_table, progress
+from skerry.cli.common import empty_folder, output_option, print_json, print_table, progress
 from skerry.errors import FAILED, OK, UNKNOWN, UsageError
 
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ def sim(
     if seed is not None and show_plan:
         return _show_plan(wanted, seed, output)
     chosen = range(seed, seed + 1) if seed is not None else range(first, first + (seeds or SEEDS_DEFAULT))
+    if out is not None:
+        empty_folder(out)
     sample = compare if compare is not None else (COMPARED_DEFAULT if seed is None and not breaks else 0)
     report = _carry_out(wanted, chosen, sample, out, fail_fast=fail_fast, shrink=shrink and not breaks)
     return _tell(report, output)

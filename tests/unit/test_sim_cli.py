@@ -81,11 +81,19 @@ def test_one_seed_with_some_of_its_faults(seeds, capsys):
         ("--faults", "1"),
         ("--seeds", "0"),
         ("--transport", "pigeon"),
+        ("--seed", "1", "--out", "/proc/nowhere"),
     ],
 )
 def test_what_makes_no_sense_is_a_usage_error(seeds, capsys, wrong):
     assert run(["sim", *wrong]) == 2
     assert seeds.ran == []
+
+
+def test_a_trace_is_not_mixed_with_another_run(seeds, tmp_path, capsys):
+    (tmp_path / "n1-aa.jsonl").write_text("{}")
+    assert run(["sim", "--seed", "1", "--out", str(tmp_path)]) == 2
+    assert "holds a trace" in capsys.readouterr().err
+    assert (seeds.ran, [each.name for each in tmp_path.iterdir()]) == ([], ["n1-aa.jsonl"])
 
 
 def test_breaks_are_listed_with_the_checker_that_catches_each(capsys):
@@ -97,6 +105,8 @@ def test_breaks_are_listed_with_the_checker_that_catches_each(capsys):
 
 
 def test_a_break_that_nobody_knows_is_refused(capsys):
+    assert run(["sim", "--break", "nonsense", "--seed", "1"]) == 2
+    assert "nonsense" in capsys.readouterr().err
     assert run(["sim", "breaks", "nonsense"]) == 2
     assert "nonsense" in capsys.readouterr().err
 
