@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from scheduler.model import LABELS_MAX, TAINTS_MAX, Capacity, Exit, LabelKey, LabelValue, ResolvedJob, Taint
+from scheduler.model import LABELS_MAX, NO_RULES, TAINTS_MAX, Capacity, Exit, LabelKey, LabelValue, ResolvedJob, Taint
 
 VERSION = 2
 """The newest that this program knows."""
@@ -231,9 +231,10 @@ def encode(command: Command) -> bytes:
 
 
 def version_of(command: Command) -> int:
-    """The version since which a command is understood: 2 for jobs with comparing tolerations."""
+    """The version since which a command is understood: 2 for jobs with rules or comparing tolerations."""
     if isinstance(command, SubmitJob):
-        return 2 if any(toleration.operator in ("Gt", "Lt") for toleration in command.job.tolerations) else 1
+        compares = any(toleration.operator in ("Gt", "Lt") for toleration in command.job.tolerations)
+        return 2 if compares or command.job.rules != NO_RULES else 1
     return 1
 
 

@@ -10,15 +10,17 @@ own bookings set aside.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from msgspec.structs import replace
 
-from scheduler.engine import filters, marks, scores
+from scheduler.engine import between, filters, marks, scores, spread
+from scheduler.engine.decision import preferences
 from scheduler.engine.drafts import request_for
 from scheduler.engine.filters import FILTERS, FITS, Verdicts
+from scheduler.engine.groups import Group
 from scheduler.engine.world import RESOURCES, Int64s, PlacementRequest, World, needs
 from scheduler.model import Capacity, ResolvedJob, job_id
 from scheduler.state.allocations import NONE, UNKNOWN_CODE
@@ -34,7 +36,16 @@ NODES_SHOWN: Final = 1_000
 NODES_NAMED: Final = 4
 _PPM: Final = 1_000_000
 _SPELL: Final[dict[str, Callable[[int], str]]] = {"cpu": format_cpu, "memory": format_memory, "pids": str}
-_COSTS: Final = {"node-ready": _PPM, "node-connected": 2 * _PPM, "ports": _PPM, "node-selector": _PPM, "taints": _PPM}
+_COSTS: Final = {
+    "node-ready": _PPM,
+    "node-connected": 2 * _PPM,
+    "ports": _PPM,
+    "node-selector": _PPM,
+    "taints": _PPM,
+    "node-affinity": _PPM,
+}
+_COSTS_BETWEEN: Final = 4 * _PPM
+"""Of a rule between workloads, which no change of the node itself mends."""
 """What a failed filter adds to a node's distance; a resource adds its shortage over its need."""
 
 
@@ -93,7 +104,7 @@ def could_ever_fit(state: State, job: ResolvedJob) -> dict[str, Any] | None:
         return None
     everywhere = np.ones(len(real), dtype=bool)
     empty = tuple(np.zeros(len(real), dtype=np.int64) for _ in RESOURCES)
-    world = replace(real, used=empty, ready=everywhere, present=everywhere, ports={})
+    world = replace(real, used=empty, ready=everywhere, present=everywhere, ports={}, groups=None)
     need = Capacity(job.cpu_millicores, job.memory_bytes, job.pids)
     request = PlacementRequest(job_id(job.workload.namespace, job.workload.job), need)
     verdicts = filters.verdicts(world, request, world.used)
@@ -131,7 +142,17 @@ def _without(state: State, world: World, request: PlacementRequest, row: int) ->
     }
     peers = dict(request.peers)
     peers[slot] = peers[slot] - 1
-    return replace(world, ports=ports), replace(request, peers=peers)
+    return replace(world, ports=ports, groups=_one_less(state, world, row)), replace(request, peers=peers)
+
+
+def _one_less(state: State, world: World, row: int) -> Mapping[str, Group] | None:
+    """The groups without one live attempt."""
+    if world.groups is None:
+        return None
+    job, slot = state.books.job_of(row), state.books.attempts.node[row]
+    group = world.groups[job.id]
+    counts = {**group.counts, slot: group.counts[slot] - 1}
+    return {**world.groups, job.id: replace(group, counts=counts)}
 
 
 def _node_counts(verdicts: Verdicts) -> dict[str, int]:
@@ -168,8 +189,9 @@ def _standing(entry: Registration) -> str:
 
 
 def _scores(world: World, request: PlacementRequest, verdicts: Verdicts) -> list[dict[str, Any]]:
-    total = scores.scores(world, request, world.used)
-    parts = scores.parts(world, request, world.used)
+    preferred = preferences(world, request, verdicts == FITS, world.groups)
+    total = scores.scores(world, request, world.used, preferred)
+    parts = {**scores.parts(world, request, world.used), **preferred}
     fitting = np.flatnonzero(verdicts == FITS)
     order = fitting[np.argsort(-total[fitting], kind="stable")][:NODES_SHOWN]
     return [
@@ -198,6 +220,9 @@ def _distance(world: World, request: PlacementRequest) -> Int64s:
     total += np.where(world.present, 0, _COSTS["node-connected"])
     for label in request.selector:
         total += np.where(marks.selected((label,), world.labels, len(world)), 0, _COSTS["node-selector"])
+    total += np.where(between.wanted(filters.ground(world), request), 0, _COSTS["node-affinity"])
+    for passes in filters.between_workloads(world, request):
+        total += np.where(passes, 0, _COSTS_BETWEEN)
     total += np.where(marks.admitted(request.tolerations, world.taints, len(world)), 0, _COSTS["taints"])
     total += np.where(filters.port_free(world, request.ports), 0, _COSTS["ports"])
     for capacity, used, need in zip(world.capacity, world.used, needs(request.need), strict=True):
@@ -228,6 +253,7 @@ def _changes(state: State, world: World, request: PlacementRequest, slot: int, *
     changes += [
         f"untaint {node} {spelled(taint)}, or tolerate it" for taint in filters.repelled_by(world, request, slot)
     ]
+    changes += _rule_changes(world, request, slot)
     for position, name in enumerate(RESOURCES):
         capacity, used = int(world.capacity[position][slot]), int(world.used[position][slot])
         need, free = needs(request.need)[position], max(0, capacity - used)
@@ -237,6 +263,23 @@ def _changes(state: State, world: World, request: PlacementRequest, slot: int, *
         row = world.ports.get(port, {}).get(slot)
         if row is not None:
             changes.append(f"free port {port} on {node} (held by {state.books.allocation_of(row)})")
+    return changes
+
+
+def _rule_changes(world: World, request: PlacementRequest, slot: int) -> list[str]:
+    """What would make a node pass rules of affinity and spreading."""
+    node, rules, changes = world.names[slot], request.rules, []
+    if not between.wanted(filters.ground(world), request)[slot]:
+        terms = " or ".join(filters.term_spelled(term) for term in rules.node_terms or ())
+        changes.append(f"label {node} so that {terms}")
+    evenly, near, apart = (bool(passes[slot]) for passes in filters.between_workloads(world, request))
+    if not evenly:
+        names = ", ".join(filters.spread_spelled(each) for each in spread.hard(rules.spread))
+        changes.append(f"place others of its kind elsewhere first, or ask for less than {names}")
+    if not near:
+        changes.append(f"run {'; '.join(map(filters.neighbour_spelled, rules.neighbours.near))} that {node} is in")
+    if not apart:
+        changes.append(f"stop what has to be apart from it where {node} is")
     return changes
 
 

@@ -23,17 +23,26 @@ from typing import Any, Final
 import msgspec
 
 from scheduler.errors import JobFileError
+from scheduler.jobrules import resolve_rules
 from scheduler.jobtext import check_plain, parse_text
 from scheduler.model import (
+    Affinity,
     JobSpec,
+    LabelSelector,
     Limits,
+    NeighbourTerm,
+    NodeAffinity,
+    NodeTerm,
     Port,
+    Requirement,
     ResolvedJob,
     Resources,
     ResourceSet,
     RestartPolicy,
+    SpreadConstraint,
     Toleration,
     Workload,
+    WorkloadAffinity,
 )
 from scheduler.units import UnitError, format_cpu, format_memory, parse_cpu_millicores, parse_memory_bytes, whole_number
 
@@ -120,6 +129,7 @@ def resolve(spec: JobSpec) -> ResolvedJob:
         spec.priority,
         tuple(sorted(spec.node_selector.items())),
         spec.tolerations,
+        resolve_rules(spec),
     )
 
 
@@ -190,6 +200,19 @@ _HINTS: Final = {
     "tolerations": "write a list such as: tolerations: [{key: dedicated, value: db, effect: NoSchedule}]",
     "operator": "use Equal (the default), Exists, Gt or Lt",
     "effect": "use NoSchedule, PreferNoSchedule or NoExecute, or leave it out for all three",
+    "labels": 'write labels of the workloads, such as: labels: {app: "web"}',
+    "affinity": "write nodeAffinity, podAffinity or podAntiAffinity, as in Kubernetes",
+    "nodeAffinity": "write required… or preferredDuringSchedulingIgnoredDuringExecution, as in Kubernetes",
+    "nodeSelectorTerms": "write terms such as: [{matchExpressions: [{key: disk, operator: In, values: [ssd]}]}]",
+    "matchExpressions": "write a list such as: [{key: disk, operator: In, values: [ssd]}]",
+    "values": 'write a list of label values, such as: values: ["ssd", "nvme"]',
+    "weight": "use a whole number from 1 to 100",
+    "topologyKey": "name the node label that tells domains apart, such as zone",
+    "topologySpreadConstraints": "write a list: [{topologyKey: zone, labelSelector: {matchLabels: {app: web}}}]",
+    "labelSelector": "write matchLabels or matchExpressions, such as: labelSelector: {matchLabels: {app: web}}",
+    "maxSkew": "use a whole number from 1 on",
+    "minDomains": "use a whole number from 1 on",
+    "whenUnsatisfiable": "use DoNotSchedule (the default) or ScheduleAnyway",
     "resources": "write requests and limits, such as: resources: {requests: {cpu: 250m, memory: 64Mi}}",
     "requests": "write amounts such as: requests: {cpu: 250m, memory: 64Mi, pids: 64}",
     "limits": "write amounts such as: limits: {cpu: 250m, memory: 64Mi, pids: 64}",
@@ -204,7 +227,6 @@ _ALIASES: Final = {
     "hostNetwork": 'write network: "host"',
     "port": "it is called hostPort",
     "tolerationSeconds": "work that does not tolerate a NoExecute taint is stopped at once; there is no delay",
-    "affinity": "there is no affinity yet: use nodeSelector and tolerations",
     "priorityClassName": "there are no classes: write the number as priority",
     "nodeName": 'use nodeSelector: {"skerry/node": "a1"}',
     "gpu": "GPUs cannot be requested; known fields here: cpu, memory, pids",
@@ -222,6 +244,18 @@ _FIELDS_BY_LAST: Final = {
     "limits": _fields(ResourceSet),
     "ports": _fields(Port),
     "tolerations": _fields(Toleration),
+    "affinity": _fields(Affinity),
+    "nodeAffinity": _fields(NodeAffinity),
+    "podAffinity": _fields(WorkloadAffinity),
+    "podAntiAffinity": _fields(WorkloadAffinity),
+    "nodeSelectorTerms": _fields(NodeTerm),
+    "preference": _fields(NodeTerm),
+    "matchExpressions": _fields(Requirement),
+    "matchFields": _fields(Requirement),
+    "labelSelector": _fields(LabelSelector),
+    "namespaceSelector": _fields(LabelSelector),
+    "podAffinityTerm": _fields(NeighbourTerm),
+    "topologySpreadConstraints": _fields(SpreadConstraint),
 }
 
 
@@ -244,7 +278,10 @@ def _nearest(field: str, path: str) -> str:
 
 
 def _hint(path: str) -> str:
-    for part in reversed(re.sub(r"\[[^\]]*\]", "", path).split(".")):
+    parts = re.sub(r"\[[^\]]*\]", "", path).split(".")
+    if parts[-1] == "operator" and parts[0] != "tolerations":
+        return "use In, NotIn, Exists or DoesNotExist; for nodes also Gt or Lt"
+    for part in reversed(parts):
         if part in _HINTS:
             return _HINTS[part]
     return "see the job file reference"

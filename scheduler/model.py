@@ -132,7 +132,7 @@ class WeightedNeighbourTerm(Struct, frozen=True, forbid_unknown_fields=True, ren
     pod_affinity_term: NeighbourTerm
 
 
-class Neighbours(Struct, frozen=True):
+class Neighbours(Struct, frozen=True, array_like=True):
     """A workload's rules about others: near which it has to be or would rather be, and from which apart."""
 
     near: tuple[NeighbourTerm, ...] = ()
@@ -151,6 +151,40 @@ class SpreadConstraint(Struct, frozen=True, forbid_unknown_fields=True, rename="
     min_domains: Annotated[int, Meta(ge=1)] | None = None
     node_affinity_policy: Literal["Honor", "Ignore"] = "Honor"
     node_taints_policy: Literal["Honor", "Ignore"] = "Ignore"
+
+
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+_PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
+
+
+class NodeTerms(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """Terms of which one has to hold."""
+
+    node_selector_terms: Annotated[tuple[NodeTerm, ...], Meta(min_length=1, max_length=TERMS_MAX)]
+
+
+class NodeAffinity(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which nodes a job may go to, and which it prefers."""
+
+    required: NodeTerms | None = field(default=None, name=_REQUIRED)
+    preferred: Annotated[tuple[WeightedNodeTerm, ...], Meta(max_length=TERMS_MAX)] = field(default=(), name=_PREFERRED)
+
+
+class WorkloadAffinity(Struct, frozen=True, forbid_unknown_fields=True):
+    """Near which other workloads a job's are to be, or from which apart."""
+
+    required: Annotated[tuple[NeighbourTerm, ...], Meta(max_length=TERMS_MAX)] = field(default=(), name=_REQUIRED)
+    preferred: Annotated[tuple[WeightedNeighbourTerm, ...], Meta(max_length=TERMS_MAX)] = field(
+        default=(), name=_PREFERRED
+    )
+
+
+class Affinity(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """All three kinds, with Kubernetes' names."""
+
+    node_affinity: NodeAffinity | None = None
+    pod_affinity: WorkloadAffinity | None = None
+    pod_anti_affinity: WorkloadAffinity | None = None
 
 
 class Port(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -204,6 +238,11 @@ class JobSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         default_factory=dict, name="nodeSelector"
     )
     tolerations: Annotated[tuple[Toleration, ...], Meta(max_length=TOLERATIONS_MAX)] = ()
+    labels: Annotated[dict[LabelKey, LabelValue], Meta(max_length=LABELS_MAX)] = field(default_factory=dict)
+    affinity: Affinity | None = None
+    spread: Annotated[tuple[SpreadConstraint, ...], Meta(max_length=TERMS_MAX)] = field(
+        default=(), name="topologySpreadConstraints"
+    )
 
 
 Amount = Annotated[int, Meta(ge=0, le=1 << 60)]
@@ -236,6 +275,21 @@ class Workload(Struct, frozen=True, array_like=True):
     """One for each of `ports`; empty: the same numbers."""
 
 
+class Rules(Struct, frozen=True, array_like=True):
+    """What a job asks of nodes and neighbours beyond `nodeSelector` and tolerations."""
+
+    labels: tuple[tuple[str, str], ...] = ()
+    """Of its workloads, by which other jobs' rules may mean them; sorted."""
+    node_terms: tuple[NodeTerm, ...] | None = None
+    """Of which one has to hold; None asks for nothing."""
+    node_preferences: tuple[WeightedNodeTerm, ...] = ()
+    neighbours: Neighbours = Neighbours()
+    spread: tuple[SpreadConstraint, ...] = ()
+
+
+NO_RULES = Rules()
+
+
 class ResolvedJob(Struct, frozen=True, array_like=True):
     """A job file after its defaults and units are worked out; what SubmitJob carries."""
 
@@ -252,6 +306,7 @@ class ResolvedJob(Struct, frozen=True, array_like=True):
     node_selector: tuple[tuple[str, str], ...] = ()
     """Labels that a node must have, sorted."""
     tolerations: tuple[Toleration, ...] = ()
+    rules: Rules = NO_RULES
 
 
 class Capacity(Struct, frozen=True, array_like=True):

@@ -3,25 +3,28 @@
 Owns: the decision and the bookings assumed since the world was read.
 Must not know: jobs, commands or time.
 
-Requests that need the same (amounts, ports, labels, tolerations, job) form a *class*: its row of scores, with
-`NO_FIT` where a filter fails, is computed once over all nodes; after each placement only the
-chosen node's entry is written anew, in every class.  So placing the k-th like request costs
-one arg-max.  `place` without a class table decides exactly the same (tested).
+Requests that need the same (amounts, ports, labels, tolerations; and one job, so one set of rules) form a
+*class*: its row of scores, with `NO_FIT` where a filter fails, is computed once over all nodes; after each
+placement only the chosen node's entry is written anew, in every class.  So placing the k-th like request
+costs one arg-max.  Where a booking changes what rules between workloads say, the whole row is computed
+anew.  `place` without a class table decides exactly the same (tested).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from scheduler.engine import filters
-from scheduler.engine.scores import reluctance, score_of, scores
+from scheduler.engine import between, filters
+from scheduler.engine.groups import Group
+from scheduler.engine.neighbours import NONE
+from scheduler.engine.scores import UNIT, reluctance, score_of, scores
 from scheduler.engine.ties import pick
-from scheduler.engine.world import Int64s, PlacementRequest, World, needs
+from scheduler.engine.world import Flags, Int64s, PlacementRequest, World, needs
 from scheduler.model import Toleration
 
 NO_FIT: Final = -1
@@ -49,6 +52,9 @@ class _Class(Struct):
     peers: dict[int, int]
     reluctant: Int64s | None
     """PreferNoSchedule taints that are not tolerated, by node."""
+    preferred: dict[str, Int64s]
+    stale: bool = False
+    """A booking changed what rules between workloads say, so the whole row is to be computed anew."""
 
     def drawbacks(self, slot: int) -> tuple[int, int]:
         """What makes a node undesirable for this class, whatever room it has."""
@@ -64,6 +70,7 @@ class Table:
         self._ports: dict[tuple[int, int], None] = {}
         self._peers: dict[str, dict[int, int]] = {}
         """job → slot → attempts booked here on top of the world."""
+        self._groups = None if world.groups is None else dict(world.groups)
         self._classes: dict[Key, _Class] = {}
 
     def place(self, job: str, request: PlacementRequest) -> Decision:
@@ -95,31 +102,52 @@ class Table:
             self._ports[port, slot] = None
         booked = self._peers.setdefault(job, {})
         booked[slot] = booked.get(slot, 0) + 1
+        self._join(job, request, slot)
+        concerns_all = request.rules.neighbours != NONE
         for key, kind in self._classes.items():
             if key[-1] == job:
                 kind.peers[slot] = kind.peers.get(slot, 0) + 1
+            if concerns_all or between.crosses(kind.request.rules):
+                kind.stale = True
+                continue
             kind.row[slot] = self._entry(kind, slot)
             if kind.own is not None and self.world.own is not None and self.world.own[slot]:
                 kind.own[slot] = kind.row[slot]
 
+    def _join(self, job: str, request: PlacementRequest, slot: int) -> None:
+        """Count the booking among the workloads that rules look at."""
+        if self._groups is None:
+            if not between.crosses(request.rules):
+                return
+            self._groups = {}
+        new = request.newcomer
+        group = self._groups.get(job) or Group(new.namespace, new.labels, {}, new.rules)
+        self._groups[job] = replace(group, counts={**group.counts, slot: group.counts.get(slot, 0) + 1})
+
     def verdicts(self, request: PlacementRequest) -> filters.Verdicts:
         """First failing filter by node, assumed bookings included."""
-        return filters.verdicts(self.world, request, self._used, tuple(self._ports))
+        return filters.verdicts(self.world, request, self._used, tuple(self._ports), self._groups)
 
     def _class(self, job: str, request: PlacementRequest) -> _Class:
         key = (needs(request.need), request.ports, request.selector, request.tolerations, job)
         kind = self._classes.get(key)
-        if kind is None:
-            peers = dict(request.peers)
-            for slot, count in self._peers.get(job, {}).items():
-                peers[slot] = peers.get(slot, 0) + count
-            own = replace(request, peers=peers)
-            row = np.where(self.verdicts(own) == filters.FITS, scores(self.world, own, self._used), np.int64(NO_FIT))
-            near = None if self.world.own is None else np.where(self.world.own, row, np.int64(NO_FIT))
-            kind = self._classes[key] = _Class(own, row, near, peers, reluctance(self.world, own))
+        if kind is None or kind.stale:
+            kind = self._classes[key] = self._computed(job, request)
             if len(self._classes) > CLASSES_MAX:
                 del self._classes[next(iter(self._classes))]
         return kind
+
+    def _computed(self, job: str, request: PlacementRequest) -> _Class:
+        peers = dict(request.peers)
+        for slot, count in self._peers.get(job, {}).items():
+            peers[slot] = peers.get(slot, 0) + count
+        own = replace(request, peers=peers)
+        fits = self.verdicts(own) == filters.FITS
+        preferred = preferences(self.world, own, fits, self._groups)
+        row = np.where(fits, scores(self.world, own, self._used, preferred), np.int64(NO_FIT))
+        arcs = None if between.prefers(own.rules) else self.world.own
+        near = None if arcs is None else np.where(arcs, row, np.int64(NO_FIT))
+        return _Class(own, row, near, peers, reluctance(self.world, own), preferred)
 
     def _entry(self, kind: _Class, slot: int) -> int:
         """What a node's entry in a class is now."""
@@ -132,7 +160,8 @@ class Table:
         if any((port, slot) in self._ports for port in request.ports):
             return NO_FIT
         reluctant = 0 if kind.reluctant is None else int(kind.reluctant[slot])
-        return score_of(world, request, self._used, slot, kind.peers.get(slot, 0), reluctant)
+        peers = kind.peers.get(slot, 0)
+        return score_of(world, request, self._used, slot, peers, reluctant, kind.preferred)
 
 
 def decide(world: World, row: Int64s, allocation: str) -> Decision:
@@ -149,7 +178,17 @@ def decide(world: World, row: Int64s, allocation: str) -> Decision:
 def place(world: World, request: PlacementRequest) -> Decision:
     """The best node for one request, without a class table."""
     fits = filters.verdicts(world, request, world.used) == filters.FITS
-    return decide(world, np.where(fits, scores(world, request, world.used), np.int64(NO_FIT)), request.allocation)
+    total = scores(world, request, world.used, preferences(world, request, fits, world.groups))
+    return decide(world, np.where(fits, total, np.int64(NO_FIT)), request.allocation)
+
+
+def preferences(
+    world: World, request: PlacementRequest, fits: Flags, groups: Mapping[str, Group] | None
+) -> dict[str, Int64s]:
+    """What the request prefers; nothing for most."""
+    if not between.prefers(request.rules):
+        return {}
+    return between.preferences(filters.ground(world), request, (groups or {}).values(), fits, UNIT)
 
 
 def place_all(world: World, requests: Iterable[tuple[str, PlacementRequest]]) -> list[Decision]:

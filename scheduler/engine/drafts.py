@@ -128,7 +128,14 @@ def request_for(job: JobRecord, ordinal: int) -> PlacementRequest:
     """The placement request of one allocation of a job."""
     spec = job.spec
     return PlacementRequest(
-        job.allocation(ordinal), job.need, job.ports, job.per_node, spec.node_selector, spec.tolerations
+        job.allocation(ordinal),
+        job.need,
+        job.ports,
+        job.per_node,
+        spec.node_selector,
+        spec.tolerations,
+        spec.rules,
+        job.newcomer,
     )
 
 

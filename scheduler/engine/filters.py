@@ -9,20 +9,28 @@ The hard rules are the ones that apply checks again (`scheduler.state.planning`)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.engine import marks, resources
+from scheduler.engine import between, marks, resources, spread
 from scheduler.engine import ports as host_ports
+from scheduler.engine.between import Ground
+from scheduler.engine.groups import Group
 from scheduler.engine.ports import HostPort
 from scheduler.engine.world import RESOURCES, Flags, Int64s, PlacementRequest, World, needs
-from scheduler.model import Taint
+from scheduler.model import NeighbourTerm, NodeTerm, Requirement, SpreadConstraint, Taint
 from scheduler.taints import spelled
 
-FILTERS: Final = ("node-ready", "node-connected", "node-selector", "taints", *RESOURCES, "ports")
+BETWEEN: Final = ("topology-spread", "affinity", "anti-affinity")
+FILTERS: Final = (
+    *("node-ready", "node-connected", "node-selector", "node-affinity", "taints"),
+    *RESOURCES,
+    "ports",
+    *BETWEEN,
+)
 FITS: Final = len(FILTERS)
 _RESOURCE_FIRST: Final = FILTERS.index(RESOURCES[0])
 
@@ -40,8 +48,17 @@ def port_free(world: World, ports: Sequence[int], extra: Sequence[tuple[int, int
     return free
 
 
+def ground(world: World) -> Ground:
+    """What rules of labels and neighbours look at."""
+    return Ground(world.names, world.labels, world.taints)
+
+
 def verdicts(
-    world: World, request: PlacementRequest, used: Sequence[Int64s], extra_ports: Sequence[tuple[int, int]] = ()
+    world: World,
+    request: PlacementRequest,
+    used: Sequence[Int64s],
+    extra_ports: Sequence[tuple[int, int]] = (),
+    groups: Mapping[str, Group] | None = None,
 ) -> Verdicts:
     """The first failing filter of every node, `FITS` where there is none.
 
@@ -50,20 +67,35 @@ def verdicts(
         request: what is to be placed.
         used: booked amounts by resource, instead of the world's own.
         extra_ports: (port, slot) pairs taken besides the world's own.
+        groups: workloads by job, instead of the world's own.
     """
+    nodes = ground(world)
     passes: list[Flags] = [
         world.ready,
         world.present,
         marks.selected(request.selector, world.labels, len(world)),
+        between.wanted(nodes, request),
         marks.admitted(request.tolerations, world.taints, len(world)),
     ]
     for capacity, booked, need in zip(world.capacity, used, needs(request.need), strict=True):
         passes.append(resources.room(capacity, booked, need))
     passes.append(port_free(world, request.ports, extra_ports))
+    passes += between_workloads(world, request, groups)
     found = np.full(len(world), FITS, dtype=np.uint8)
     for position in range(len(passes) - 1, -1, -1):
         found[~passes[position]] = position
     return found
+
+
+def between_workloads(
+    world: World, request: PlacementRequest, groups: Mapping[str, Group] | None = None
+) -> list[Flags]:
+    """What each filter of `BETWEEN` lets pass; nothing to ask while no job has such rules."""
+    nodes, groups = ground(world), world.groups if groups is None else groups
+    if groups is None and not between.crosses(request.rules):
+        return [np.ones(len(nodes), dtype=bool)] * len(BETWEEN)
+    there = (groups or {}).values()
+    return [rule(nodes, request, there) for rule in (between.evenly, between.near, between.apart)]
 
 
 def need_and_have(world: World, request: PlacementRequest, slot: int, verdict: int) -> tuple[int | str, int | str]:
@@ -79,6 +111,17 @@ def need_and_have(world: World, request: PlacementRequest, slot: int, verdict: i
         return "a live session", "none"
     if name == "node-selector":
         return f"labels {labels_listed(request.selector)}", _labels_had(world, request.selector, slot)
+    if name == "node-affinity":
+        terms = request.rules.node_terms or ()
+        keys = [row.key for term in terms for row in term.match_expressions]
+        return f"one of: {'; '.join(map(term_spelled, terms))}", _labels_with(world, keys, slot)
+    if name == "topology-spread":
+        return "; ".join(map(spread_spelled, spread.hard(request.rules.spread))), "too many of its kind in its domain"
+    if name == "affinity":
+        return f"near {'; '.join(map(neighbour_spelled, request.rules.neighbours.near))}", "none there"
+    if name == "anti-affinity":
+        rules = "; ".join(map(neighbour_spelled, request.rules.neighbours.apart))
+        return f"apart from {rules}" if rules else "nothing there that has to be apart from it", "such work is there"
     if name == "taints":
         repelling = [spelled(taint) for taint in repelled_by(world, request, slot)]
         return f"a toleration of {', '.join(repelling)}", f"tainted {', '.join(repelling)}"
@@ -96,13 +139,37 @@ def labels_missing(world: World, request: PlacementRequest, slot: int) -> list[t
     return [label for label in request.selector if slot not in world.labels.get(label, {})]
 
 
+def requirement_spelled(row: Requirement) -> str:
+    """``disk In ssd,nvme``."""
+    return f"{row.key} {row.operator} {','.join(row.values)}".rstrip()
+
+
+def term_spelled(term: NodeTerm) -> str:
+    """A term of node affinity, in one line."""
+    return " and ".join(map(requirement_spelled, (*term.match_expressions, *term.match_fields)))
+
+
+def neighbour_spelled(term: NeighbourTerm) -> str:
+    """A term about neighbours, in one line."""
+    rows = () if term.label_selector is None else term.label_selector.requirements()
+    return f"{' and '.join(map(requirement_spelled, rows)) or 'any work'} in its {term.topology_key}"
+
+
+def spread_spelled(constraint: SpreadConstraint) -> str:
+    """A spread constraint, in one line."""
+    return f"a skew of at most {constraint.max_skew} over {constraint.topology_key}"
+
+
 def labels_listed(labels: Sequence[tuple[str, str]]) -> str:
     """``key=value, key=value``."""
     return ", ".join(f"{key}={value}" for key, value in labels)
 
 
 def _labels_had(world: World, selector: Sequence[tuple[str, str]], slot: int) -> str:
-    keys = [key for key, _ in selector]
+    return _labels_with(world, [key for key, _ in selector], slot)
+
+
+def _labels_with(world: World, keys: Sequence[str], slot: int) -> str:
     had = [label for label, holders in world.labels.items() if label[0] in keys and slot in holders]
     return labels_listed(sorted(had)) or "none of these keys"
 

@@ -7,6 +7,7 @@ Must not know: nodes other than by their labels, or what is done about a refusal
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import numpy as np
 from msgspec import Struct
@@ -15,6 +16,7 @@ from scheduler.engine.groups import Group, in_domains, of_domain, on_nodes
 from scheduler.engine.selectors import Flags, Int64s, LabelIndex, domains, first_fault, matches
 from scheduler.model import Neighbours, NeighbourTerm
 
+NONE: Final = Neighbours()
 Namespaces = Mapping[str, Mapping[str, str]]
 """Labels of each namespace that is known."""
 

@@ -9,12 +9,14 @@ replicas could decide differently (DESIGN.md §7).
 Parts:
   cpu-free, memory-free   share that stays free after the placement (least allocated first);
   job-spread              1/(1 + live attempts of the same job on the node);
-  untainted               1/(1 + PreferNoSchedule taints of the node that are not tolerated).
+  untainted               1/(1 + PreferNoSchedule taints of the node that are not tolerated);
+  node-preference, neighbour-preference, even-spread
+                          what the request prefers (`engine.between.preferences`), where it does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -26,6 +28,9 @@ from scheduler.model import TaintEffect
 UNIT: Final = 1 << 16
 WEIGHTS: Final = {"cpu-free": 40, "memory-free": 40, "job-spread": 80, "untainted": 96}
 WEIGHT_TOTAL: Final = 256
+PREFERENCE_WEIGHT: Final = 256
+"""Of each kind of preference that a request has; one without preferences is scored as if there were none."""
+NOTHING: Final[Mapping[str, Int64s]] = {}
 assert sum(WEIGHTS.values()) == WEIGHT_TOTAL, "weights sum to one"
 
 
@@ -65,16 +70,26 @@ def parts(world: World, request: PlacementRequest, used: Sequence[Int64s]) -> di
     }
 
 
-def scores(world: World, request: PlacementRequest, used: Sequence[Int64s]) -> Int64s:
-    """The score of every node, 0..UNIT."""
+def scores(
+    world: World, request: PlacementRequest, used: Sequence[Int64s], preferred: Mapping[str, Int64s] = NOTHING
+) -> Int64s:
+    """The score of every node, 0..UNIT; `preferred` are parts that only requests with preferences have."""
     total = np.zeros(len(world), dtype=np.int64)
     for name, values in parts(world, request, used).items():
         total += WEIGHTS[name] * values
-    return total // WEIGHT_TOTAL
+    for values in preferred.values():
+        total += PREFERENCE_WEIGHT * values
+    return total // (WEIGHT_TOTAL + PREFERENCE_WEIGHT * len(preferred))
 
 
 def score_of(
-    world: World, request: PlacementRequest, used: Sequence[Int64s], slot: int, peers: int, reluctant: int = 0
+    world: World,
+    request: PlacementRequest,
+    used: Sequence[Int64s],
+    slot: int,
+    peers: int,
+    reluctant: int = 0,
+    preferred: Mapping[str, Int64s] = NOTHING,
 ) -> int:
     """The score of one node, equal to ``scores(...)[slot]`` when `peers` and `reluctant` agree."""
     cpu, memory, _ = needs(request.need)
@@ -84,4 +99,5 @@ def score_of(
         + WEIGHTS["job-spread"] * spread_share(peers)
         + WEIGHTS["untainted"] * spread_share(reluctant)
     )
-    return total // WEIGHT_TOTAL
+    total += PREFERENCE_WEIGHT * sum(int(values[slot]) for values in preferred.values())
+    return total // (WEIGHT_TOTAL + PREFERENCE_WEIGHT * len(preferred))

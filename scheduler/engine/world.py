@@ -13,13 +13,18 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from scheduler.model import Capacity, Taint, Toleration
+from scheduler.engine.groups import Group
+from scheduler.engine.neighbours import Newcomer
+from scheduler.model import NO_RULES, Capacity, Rules, Taint, Toleration
 
 Int64s = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 RESOURCES: Final = ("cpu", "memory", "pids")
 """Order of the `capacity` and `used` arrays: millicores, bytes, count."""
+
+
+NOBODY: Final = Newcomer("", {})
 
 
 class World(Struct, frozen=True):
@@ -39,6 +44,8 @@ class World(Struct, frozen=True):
     """(key, value) → slots with that label; the holder's own, as `ports`."""
     taints: Mapping[Taint, Mapping[int, object]] = {}
     """taint → slots that have it."""
+    groups: Mapping[str, Group] | None = None
+    """job → its live attempts as rules between workloads see them; None while no job has such rules."""
     own: Flags | None = None
     """Nodes on the decider's own arcs, looked at first; None: all nodes alike."""
 
@@ -57,6 +64,9 @@ class PlacementRequest(Struct, frozen=True):
     selector: tuple[tuple[str, str], ...] = ()
     """Labels that the node must have."""
     tolerations: tuple[Toleration, ...] = ()
+    rules: Rules = NO_RULES
+    newcomer: Newcomer = NOBODY
+    """The allocation as rules between workloads see it."""
 
 
 def needs(need: Capacity) -> tuple[int, int, int]:

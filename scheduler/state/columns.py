@@ -113,6 +113,9 @@ class Column:
         self._pages.append(values)
         self._frozen.append(_page(values, content))
 
+    def encode_anew(self) -> None:
+        """See `scheduler.state.paged.Section`; integers are always written alike."""
+
 
 def _page(values: Int64s, content: bytes | None = None) -> Page:
     return Page(lambda: values.astype("<i8", copy=False).tobytes(), content)

@@ -12,6 +12,9 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
+from scheduler.engine.between import crosses
+from scheduler.engine.groups import Group
+from scheduler.engine.neighbours import Newcomer
 from scheduler.model import Capacity, ResolvedJob, allocation_id, job_id
 from scheduler.state.columns import Int64s
 from scheduler.state.paged import Objects, Section, Value
@@ -20,6 +23,8 @@ from scheduler.state.waiting import Waiting
 REQUESTS_KEPT: Final = 64
 JOBS_MAX: Final = 100_000
 ALLOCATIONS_MAX: Final = 1_000_000
+JOB_LABEL: Final = "skerry/job"
+"""A label that all workloads of a job have: its name."""
 _NONE: Final = -1
 
 
@@ -73,6 +78,12 @@ class JobRecord:
         self.need = Capacity(spec.cpu_millicores, spec.memory_bytes, spec.pids)
         self.ports = tuple(port for _, port in spec.workload.ports)
         self.policy = spec.restart_policy
+        labels = {**dict(spec.rules.labels), JOB_LABEL: self.name}
+        self.newcomer = Newcomer(self.namespace, labels, spec.rules.neighbours)
+
+    def group(self) -> Group:
+        """Its live attempts, as rules between workloads see them."""
+        return Group(self.namespace, self.newcomer.labels, dict(self.per_node), self.newcomer.rules)
 
     def put(self, spec: ResolvedJob) -> None:
         """Take a new specification."""
@@ -117,6 +128,8 @@ class JobTable:
         self.by_number: dict[int, JobRecord] = {}
         self.next_number = 1
         self.replicas_total = 0
+        self.ruled: dict[int, None] = {}
+        """Numbers of jobs with rules about other workloads."""
         self.waiting: dict[str, None] = {}
         """Jobs of which something waits, longest first."""
         self.finished: dict[int, int] = {}
@@ -149,6 +162,13 @@ class JobTable:
             record.stopped,
             tuple(record.requests.items()),
         )
+        self._note_rules(record)
+
+    def _note_rules(self, record: JobRecord) -> None:
+        if crosses(record.spec.rules):
+            self.ruled[record.number] = None
+        else:
+            self.ruled.pop(record.number, None)
 
     def note_waiting(self, record: JobRecord) -> None:
         """Keep `waiting` true after a change of the record's queues."""
@@ -166,6 +186,7 @@ class JobTable:
         self.replicas_total -= record.replicas
         self.finished.pop(record.number, None)
         self.waiting.pop(record.id, None)
+        self.ruled.pop(record.number, None)
 
     def read_back(self, number: int, row: JobRow) -> JobRecord:
         """The record of a row that was loaded; its attempts are still to be counted."""
@@ -175,6 +196,7 @@ class JobTable:
         record.requests = dict(row.requests)
         self.by_id[record.id] = self.by_number[number] = record
         self.replicas_total += record.replicas
+        self._note_rules(record)
         return record
 
     def sections(self) -> dict[str, Section]:

@@ -63,6 +63,10 @@ class Section(Protocol):
         """Take in the next page of an empty section; raises ValueError or msgspec.DecodeError for what is none."""
         ...
 
+    def encode_anew(self) -> None:
+        """Forget pages as they were read: another program may have written them in another way."""
+        ...
+
 
 def digest_of(content: bytes) -> bytes:
     """The digest of one page."""
@@ -166,6 +170,10 @@ class Objects(Generic[T]):
         self._frozen.append(_objects_page(values, content))
         self._count += len(values)
 
+    def encode_anew(self) -> None:
+        """See `Section`."""
+        self._frozen = [None] * len(self._pages)
+
     def _own(self, page: int) -> None:
         self._pages[page] = dict(self._pages[page])
         self._frozen[page] = None
@@ -192,6 +200,9 @@ class Value(Generic[T]):
     def load(self, content: bytes) -> None:
         """See `Section`."""
         self._put(self._decoder.decode(content))
+
+    def encode_anew(self) -> None:
+        """See `Section`; nothing is kept."""
 
 
 def _objects_page(values: dict[int, Any], content: bytes | None = None) -> Page:

@@ -16,6 +16,7 @@ from scheduler.state.allocations import NONE
 from scheduler.state.books import Books
 from scheduler.state.jobs import JobRecord
 from scheduler.state.results import Change, PlanResult, Refusal
+from scheduler.state.ruling import rule_fault
 from scheduler.taints import spelled
 
 Fault = tuple[str, str]
@@ -120,7 +121,7 @@ def _node_fault(books: Books, job: JobRecord, placement: Placement) -> Fault | N
     for port in job.ports:
         if slot in nodes.port_holders.get(port, ()):
             return "port-taken", f"port {port} is taken on the node"
-    return None
+    return rule_fault(books, job, slot)
 
 
 def _refuse_event(placement: Placement, index: int, by: str, fault: Fault) -> Change:

@@ -12,10 +12,10 @@ from __future__ import annotations
 from hashlib import blake2b
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from scheduler.commands import StopJob, SubmitJob
-from scheduler.model import ResolvedJob, job_id
+from scheduler.model import NO_RULES, ResolvedJob, job_id
 from scheduler.state.books import Books
 from scheduler.state.jobs import ALLOCATIONS_MAX, JOBS_MAX, JobRecord, Request
 from scheduler.state.results import Change, JobResult
@@ -25,7 +25,7 @@ def submit(books: Books, index: int, command: SubmitJob) -> JobResult:
     """Create or replace a job; idempotent by (namespace, job, request id)."""
     workload = command.job.workload
     name = job_id(workload.namespace, workload.job)
-    digest = _digest("submit", [command.job, command.expected_version])
+    digest = _digest("submit", [_body(command.job), command.expected_version])
     job = books.jobs.get(name)
     repeated = _repeated(job, name, command.request_id, digest, index)
     if repeated is not None:
@@ -149,6 +149,12 @@ def _too_many(books: Books, job: JobRecord | None, spec: ResolvedJob, index: int
         message=f"that would be {total} allocations in {len(books.jobs)} jobs",
         hint=f"at most {ALLOCATIONS_MAX} allocations and {JOBS_MAX} jobs are kept; stop jobs that are not needed",
     )
+
+
+def _body(job: ResolvedJob) -> list[object]:
+    """What a submission says; a field that it leaves out does not change digests from before there was one."""
+    fields = list(astuple(job))
+    return fields[:-1] if job.rules == NO_RULES else fields
 
 
 def _digest(kind: str, body: list[object]) -> bytes:

@@ -13,7 +13,7 @@ import numpy as np
 
 from scheduler.engine.world import World
 from scheduler.lifecycle import job_state
-from scheduler.model import AllocationState, Capacity
+from scheduler.model import NO_RULES, AllocationState, Capacity
 from scheduler.session import Assignment, StopOrder
 from scheduler.state.allocations import IS_LIVE, NONE, STATE_CODE, STATES
 from scheduler.state.books import Books
@@ -43,6 +43,7 @@ def world(books: Books, absent: Sequence[str], owner: str = "") -> World:
         ports=nodes.port_holders,
         labels=nodes.marks.labels,
         taints=nodes.marks.taints,
+        groups={job.id: job.group() for job in books.jobs if job.per_node} if books.jobs.ruled else None,
         own=books.shards.owned_by(owner, nodes.names) if owner else None,
     )
 
@@ -117,9 +118,28 @@ def job_head(books: Books, job: JobRecord) -> dict[str, Any]:
         "limits": limits(job),
         "nodeSelector": dict(job.spec.node_selector),
         "tolerations": [msgspec.to_builtins(toleration) for toleration in job.spec.tolerations],
+        **_rules(job),
         "ports": [{"name": name, "hostPort": port} for name, port in workload.ports],
         "restartPolicy": job.policy.value,
         "backoffLimit": job.spec.backoff_limit,
+    }
+
+
+def _rules(job: JobRecord) -> dict[str, Any]:
+    """Its rules, where it has any."""
+    rules = job.spec.rules
+    if rules == NO_RULES:
+        return {}
+    return {
+        "labels": dict(rules.labels),
+        "rules": {
+            "nodeTerms": msgspec.to_builtins(rules.node_terms),
+            "nodePreferences": msgspec.to_builtins(rules.node_preferences),
+            **dict(
+                zip(("near", "apart", "ratherNear", "ratherApart"), msgspec.to_builtins(rules.neighbours), strict=True)
+            ),
+            "topologySpreadConstraints": msgspec.to_builtins(rules.spread),
+        },
     }
 
 

@@ -26,7 +26,20 @@ from scheduler.engine import draft
 from scheduler.evaluations import due_ms, pending
 from scheduler.explain import explain
 from scheduler.lifecycle import LIVE
-from scheduler.model import Capacity, Exit, Taint, TaintEffect, Toleration
+from scheduler.model import (
+    Capacity,
+    Exit,
+    LabelSelector,
+    Neighbours,
+    NeighbourTerm,
+    NodeTerm,
+    Requirement,
+    Rules,
+    SpreadConstraint,
+    Taint,
+    TaintEffect,
+    Toleration,
+)
 from scheduler.state import State
 from scheduler.state.snapshot import FrozenState
 from tests.support.scheduler_world import BAD, LOST, OK, OOM, STOPPED, job
@@ -39,6 +52,17 @@ ENDS = (OK, BAD, OOM, LOST, STOPPED)
 nodes = st.sampled_from(NODES)
 jobs = st.sampled_from(JOBS)
 Booking = tuple[str, int]
+
+
+def near(*words: str) -> LabelSelector:
+    return LabelSelector({}, (Requirement("skerry/job", "In", words),))
+
+
+RULES = {
+    3: Rules(neighbours=Neighbours(apart=(NeighbourTerm("skerry/node", near("x", "y")),))),
+    4: Rules(spread=(SpreadConstraint("skerry/node", label_selector=near("x", "y")),)),
+    5: Rules(node_terms=(NodeTerm((Requirement("disk", "NotIn", ("b",)),)),)),
+} | dict.fromkeys((0, 1, 2, 6), Rules())
 
 
 class RandomCommands(RuleBasedStateMachine):
@@ -133,7 +157,8 @@ class RandomCommands(RuleBasedStateMachine):
         spec = job(name, replicas=replicas, cpu_millicores=cpu, memory_bytes=memory, ports=tuple(ports), kind=kind,
                    restart_policy=policy, backoff_limit=1, priority=cpu % 3,
                    node_selector=(("disk", "a"),) if memory % 16 == 1 else (),
-                   tolerations=(Toleration("dedicated", "Exists"),) if memory % 2 else ())  # fmt: skip
+                   tolerations=(Toleration("dedicated", "Exists"),) if memory % 2 else (),
+                   rules=RULES[cpu % 7])  # fmt: skip
         request = f"r{self.requests}"
         result = self.apply(commands.SubmitJob(spec, request, expected, self.now_ms))
         if not result.code:

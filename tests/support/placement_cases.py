@@ -255,7 +255,17 @@ AMOUNT_RULES = [
 ]
 
 RIVALS = [on("a1", labels=WEB), on("a2", labels=WEB, terminating=True), on("b1", labels={"app": "db"})]
+RACKED = [node("x1", {"zone": "a", "rack": "1"}), node("x2", {"zone": "a"}), node("y1", {"zone": "b", "rack": "2"})]
+BY_RACK = {"topologyKey": "rack", "maxSkew": 5, "labelSelector": APP, "whenUnsatisfiable": "DoNotSchedule"}
 BETWEEN = [
+    # Only nodes that are in a domain of every constraint count, so zone a has nothing yet.
+    filtered(
+        "podtopologyspread",
+        {"labels": WEB, "topologySpread": [{**EVENLY, "whenUnsatisfiable": "DoNotSchedule"}, BY_RACK]},
+        RACKED,
+        [None, NEVER, NO],
+        existing=[on("x2", labels=WEB), on("y1", labels=WEB)],
+    ),
     filtered(
         "podtopologyspread",
         {"labels": WEB, "topologySpread": [{**EVENLY, "whenUnsatisfiable": "DoNotSchedule"}]},

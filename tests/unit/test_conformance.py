@@ -57,6 +57,7 @@ BREAKS: dict[str, Any] = {
     ),
     "spread.defaults": lambda selector: (),
     "spread._eligible": lambda constraint, nodes: all_of(nodes.count),
+    "spread._everywhere": lambda places, count: all_of(count),
     "spread._fewest": lambda constraint, sums, places: 0,
     "neighbours.near": lambda new, here: all_of(here.count),
     "neighbours.apart": lambda new, here: all_of(here.count),

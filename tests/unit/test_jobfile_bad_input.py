@@ -22,6 +22,20 @@ def fields(**changes: Any) -> dict[str, Any]:
     return {key: value for key, value in (good | changes).items() if value is not ...}
 
 
+REQUIRED, PREFERRED = (f"{word}DuringSchedulingIgnoredDuringExecution" for word in ("required", "preferred"))
+NODE_TERMS = f"affinity.nodeAffinity.{REQUIRED}.nodeSelectorTerms"
+SPREAD = "topologySpreadConstraints[0]"
+EVENLY = {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "web"}}}
+
+
+def expression(operator: str, *values: str) -> dict[str, Any]:
+    return {"matchExpressions": [{"key": "k", "operator": operator} | ({"values": list(values)} if values else {})]}
+
+
+def node_affinity(*terms: Any) -> dict[str, Any]:
+    return fields(affinity={"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": list(terms)}}})
+
+
 def amounts(part: str, **values: Any) -> dict[str, Any]:
     return fields(resources={part: values})
 
@@ -106,7 +120,47 @@ BAD: list[Case] = [
     (fields(tolerations=[{"key": "x", "operator": "Exists", "value": "y"}]), "tolerations[0].value", "Equal"),
     (fields(tolerations=[{"value": "y"}]), "tolerations[0].key", "Exists"),
     (fields(tolerations=[{"key": "x", "tolerationSeconds": 3}]), "tolerations[0].tolerationSeconds", "no delay"),
-    (fields(affinity={}), "affinity", "nodeSelector"),
+    (fields(affinity=[]), "affinity", "nodeAffinity"),
+    (fields(affinity={"podAfinity": {}}), "affinity.podAfinity", "did you mean podAffinity?"),
+    (node_affinity({}), f"{NODE_TERMS}[0]", "matchExpressions"),
+    (node_affinity(), NODE_TERMS, "terms such as"),
+    (node_affinity(expression("In")), f"{NODE_TERMS}[0].matchExpressions[0].values", '"a"'),
+    (node_affinity(expression("Exists", "a")), f"{NODE_TERMS}[0].matchExpressions[0].values", "leave values out"),
+    (node_affinity(expression("Gt", "many")), f"{NODE_TERMS}[0].matchExpressions[0].values", "in quotes"),
+    (node_affinity(expression("Like", "a")), f"{NODE_TERMS}[0].matchExpressions[0].operator", "In"),
+    (node_affinity(expression("In", "a b")), f"{NODE_TERMS}[0].matchExpressions[0].values[0]", "label values"),
+    (
+        node_affinity({"matchFields": [{"key": "spec.x", "operator": "In", "values": ["a"]}]}),
+        f"{NODE_TERMS}[0].matchFields[0]",
+        "metadata.name",
+    ),
+    (
+        fields(affinity={"nodeAffinity": {PREFERRED: [{"weight": 0, "preference": expression("Exists")}]}}),
+        f"affinity.nodeAffinity.{PREFERRED}[0].weight",
+        "1 to 100",
+    ),
+    (
+        fields(affinity={"podAffinity": {REQUIRED: [{"labelSelector": {}}]}}),
+        f"affinity.podAffinity.{REQUIRED}[0].topologyKey",
+        "label",
+    ),
+    (
+        fields(
+            affinity={"podAntiAffinity": {REQUIRED: [{"topologyKey": "z", "labelSelector": expression("Gt", "1")}]}}
+        ),
+        f"affinity.podAntiAffinity.{REQUIRED}[0].labelSelector.matchExpressions[0].operator",
+        "NotIn",
+    ),
+    (fields(labels={"skerry/job": "x"}), "labels.skerry/job", "of your own"),
+    (fields(labels={"a": 1}), "labels.a", "app"),
+    (fields(topologySpreadConstraints=[{"topologyKey": "z"}]), f"{SPREAD}.labelSelector", "skerry/job"),
+    (fields(topologySpreadConstraints=[{**EVENLY, "maxSkew": 0}]), f"{SPREAD}.maxSkew", "whole number"),
+    (
+        fields(topologySpreadConstraints=[{**EVENLY, "minDomains": 2, "whenUnsatisfiable": "ScheduleAnyway"}]),
+        f"{SPREAD}.minDomains",
+        "DoNotSchedule",
+    ),
+    (fields(topologySpreadConstraints=[EVENLY, EVENLY]), "topologySpreadConstraints[1].topologyKey", "leave one"),
     (fields(resources=[]), "resources", "requests and limits"),
     (fields(resources={"request": {}}), "resources.request", "requests"),
     (fields(resources={"limit": {}}), "resources.limit", "limits"),

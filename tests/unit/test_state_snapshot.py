@@ -174,9 +174,9 @@ def test_the_state_of_another_index_or_term_is_refused() -> None:
 def test_what_a_newer_program_wrote_is_refused_rather_than_half_read() -> None:
     world = busy()
     data = b"".join(world.state.freeze().chunks())
-    newer = data.replace(b"\x94\x01", b"\x94\x02", 1)
+    newer = data.replace(b"\x94\x02", b"\x94\x03", 1)
     assert newer != data
-    with pytest.raises(SnapshotTooNew, match="format 2"):
+    with pytest.raises(SnapshotTooNew, match="format 3"):
         State().restore(world.state.index, world.state.term, [newer])
     unknown = data.replace(b"nodes/stops", b"nodes/stopz", 1)
     with pytest.raises(SnapshotTooNew, match="nodes/stopz"):
