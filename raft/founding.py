@@ -4,7 +4,7 @@ Owns: who may write entry 1, when, and how the others get it; what an empty or r
 Must not know: elections beyond asking for one, or how the leader answers a request to join (membership).
 
 Invariants: at most one entry 1 exists for the stores it names.  Only the first of the initial voters writes it,
-and only after every other one said in this process's life that its store is empty.  An empty
+and only after every other one answered, to the store that it has now, that it is empty.  An empty
 replica takes no part in votes, and in replication only when somebody said that a configuration names its very
 store: a wiped disk has forgotten its votes (§5.2) and its acknowledgements (§5.3), so it comes back under a store id
 of its own, and learns before it votes.
@@ -78,23 +78,29 @@ class Foundings:
         state = self._state
         store, configuration = question.store_id, state.configuration
         if configuration is None:
-            state.send(sender, FoundingAnswer(state.config.store_id, empty=state.config.founds))
-            if state.config.founds and isinstance(question, FoundingQuestion):
-                self._is_empty(sender, store)
+            state.send(sender, FoundingAnswer(state.config.store_id, state.config.founds, store))
             return False
         if state.members.get(sender) == store:
             state.send(sender, self._first_entry_for(sender, store) or Admission(store))
             return False
-        state.send(sender, FoundingAnswer(state.config.store_id, empty=False))
+        state.send(sender, FoundingAnswer(state.config.store_id, False, store))
         return isinstance(question, JoinRequest)
 
     def on_answer(self, sender: str, answer: FoundingAnswer) -> None:
-        """Note whether a peer is empty; one that is not forbids founding until it says otherwise."""
-        if self._state.configuration is not None:
+        """Note whether a peer is empty; one that is not forbids founding until it says otherwise.
+
+        That it is empty counts only as an answer to the store that is here now: a word to the one that was here before
+        may have been on its way while the cluster was founded, and this disk lost.
+        """
+        state = self._state
+        if state.configuration is not None:
             return
         if answer.empty:
+            if answer.asker != state.config.store_id:
+                return
             self._formed.pop(sender, None)
-            self._is_empty(sender, answer.store_id)
+            self._stores[sender] = answer.store_id
+            self._found_if_all_are_empty()
         else:
             self._stores.pop(sender, None)
             self._formed[sender] = True
@@ -137,10 +143,6 @@ class Foundings:
             return None
         entry = log.entry(1)
         return Founding(entry) if decode_configuration(entry.data).voters.get(sender) == store else None
-
-    def _is_empty(self, sender: str, store_id: str) -> None:
-        self._stores[sender] = store_id
-        self._found_if_all_are_empty()
 
     def _found_if_all_are_empty(self) -> None:
         state = self._state

@@ -131,10 +131,11 @@ class FoundingQuestion(Struct, frozen=True, array_like=True, tag=5):
 
 
 class FoundingAnswer(Struct, frozen=True, array_like=True, tag=6):
-    """Whether the sender's store is empty, and which store it is."""
+    """Whether the sender's store is empty, and which store it is; `asker` is the one that asked."""
 
     store_id: StoreId
     empty: bool
+    asker: StoreId
 
 
 class Founding(Struct, frozen=True, array_like=True, tag=7):

@@ -117,6 +117,10 @@ class Invariants:
         self._office.pop(node, None)
         self._commit_index[node] = self._applied[node] = core.commit_index
 
+    def nothing_was_founded(self) -> None:
+        """Entry 1 is on no disk, and so was offered to nobody: another one may be written in its place."""
+        self.prefix.pop((1, 1), None)
+
     # -- per effect ----------------------------------------------------------------------------
 
     def elected(self, node: str, term: int, cores: dict[str, Core]) -> None:

@@ -167,6 +167,8 @@ class World(Clients, Faults, Snapshots):
         node.start(store, core)
         self.cores[node.name] = core
         self.invariants.restarted(node.name, store.store_id, core)
+        if not any(each.view.last_index or each.cut_short for each in self.nodes.values()):
+            self.invariants.nothing_was_founded()
         self._start_snapshots(node, config)
         self._arm(node)
 

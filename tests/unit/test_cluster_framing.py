@@ -48,7 +48,7 @@ MESSAGES = [
     VoteRequest(4, 9, 3, True, False),
     VoteReply(4, True, True),
     FoundingQuestion(STORE),
-    FoundingAnswer(STORE, True),
+    FoundingAnswer(STORE, True, STORE),
     Founding(Entry(1, 1, 2, b"conf")),
 ]
 ITEMS = [

@@ -90,12 +90,27 @@ def test_a_question_of_an_unknown_store_is_answered_without_the_log() -> None:
     table = Table(logs={"n3": None})
     for _ in range(3):
         table.receive("n3", "n1", FoundingQuestion("f" * 32), "f" * 32)
-        assert [mail[2] for mail in table.take()] == [FoundingAnswer(store_of("n1"), empty=False)]
+        assert [mail[2] for mail in table.take()] == [FoundingAnswer(store_of("n1"), False, "f" * 32)]
 
 
 def test_a_question_in_the_name_of_another_store_is_not_answered() -> None:
     table = Table(logs={"n3": None})
     assert table.receive("n3", "n1", FoundingQuestion(store_of("n3")), "f" * 32) == []
+
+
+def test_a_word_to_the_store_that_was_here_before_founds_nothing() -> None:
+    """The others were empty when they said so; the cluster was founded meanwhile, and the founder's disk was lost."""
+    table = Table(logs=dict(EMPTY))
+    _ask_all(table)
+    table.deliver(lambda sender, to, message: sender == "n1")
+    late = table.take()
+    table.wipe("n1", "e" * 32)
+    for sender, to, message in late:
+        table.receive(sender, to, message)
+    assert table["n1"].configuration is None
+    table.tick("n1")
+    table.settle()
+    assert table["n1"].configuration is not None, "they are empty still, and say so to the new store"
 
 
 def test_a_wiped_founder_does_not_found_again() -> None:
@@ -139,6 +154,7 @@ def test_entry_1_is_acknowledged_when_it_is_durable() -> None:
 def test_the_founder_stands_for_election_only_with_a_majority_able_to_vote() -> None:
     table = Table(logs=dict(EMPTY))
     _ask_all(table)
+    table.deliver()
     table.deliver()
     table.sync("n1")
     assert table["n1"].configuration is not None
