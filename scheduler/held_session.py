@@ -35,6 +35,7 @@ from scheduler.session import (
     SessionMessage,
     Status,
     StatusCommitted,
+    StopOrder,
 )
 from scheduler.session_wire import BadFrame, SessionLost, SessionWire, kind_of
 from scheduler.state import State
@@ -50,6 +51,10 @@ REPORTS_MAX = 256
 LOGS_MAX = 64
 """Requests for output under way."""
 DESIRED_BYTES_MAX = FRAME_BYTES_MAX * 3 // 4
+
+
+Set = tuple[tuple[Assignment, ...], tuple[StopOrder, ...], int, tuple[tuple[str, int], ...]]
+"""(assignments, stops, index of the registration, attempts to tell of again) of one node."""
 
 
 class Door(Protocol):
@@ -121,7 +126,7 @@ class HeldSession:
         self._renewals = renewals
         self._marked = asyncio.Event()
         self._marked.set()
-        self._sent: object = None
+        self._sent: Set | None = None
         self._heartbeat = 0
         self._beaten = asyncio.Event()
         self._statuses: asyncio.Queue[Status] = asyncio.Queue(STATUSES_MAX)
@@ -215,29 +220,41 @@ class HeldSession:
     # --- desired set --------------------------------------------------------------------------
 
     async def _push(self) -> None:
-        """Send the desired set whenever it may have changed, after a read barrier."""
+        """Send the desired set whenever it has changed, after a read barrier."""
         while True:
             await self._marked.wait()
             self._marked.clear()
+            if self._news() is None:
+                continue  # as things stand here; whatever is applied later marks again
             try:
                 await self._door.barrier(timeout_s=BARRIER_S)
             except SkerryError:
                 self._marked.set()
                 await asyncio.sleep(RETRY_S)
                 continue
-            assignments, stops = self._state.desired_for(self.node)
-            known, unsure = self._state.registration(self.node), self._state.unsure_on(self.node)
-            if known is None or known.incarnation != self.hello.incarnation or known.lost_index:
-                continue  # it is no longer this agent's: its next renewal is told so
-            if (assignments, stops, known.registered_index, unsure) == self._sent:
+            news = self._news()
+            if news is None:
                 continue
-            index, registration = self._state.index, known.registered_index
+            assignments, stops, registration, unsure = news
+            index = self._state.index
             try:
                 for part, more in _parts(assignments):
                     await self._wire.send(Desired(self._generation, index, part, stops, registration, unsure, more))
             except SessionLost:
                 return
-            self._sent = (assignments, stops, registration, unsure)
+            self._sent = news
+
+    def _news(self) -> Set | None:
+        """The set as it is here now; None when it is what was sent, or the node is no longer this agent's.
+
+        In the latter case its next renewal is told so.
+        """
+        known = self._state.registration(self.node)
+        if known is None or known.incarnation != self.hello.incarnation or known.lost_index:
+            return None
+        assignments, stops = self._state.desired_for(self.node)
+        news = (assignments, stops, known.registered_index, self._state.unsure_on(self.node))
+        return None if news == self._sent else news
 
     async def _confirm(self) -> None:
         """Confirm the newest renewal by a quorum round that the leader began after it got it."""

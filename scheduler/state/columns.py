@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from scheduler.state.paged import Page, Section, Value
 
-PAGE_SHIFT: Final = 12
-PAGE_ROWS: Final = 1 << PAGE_SHIFT
-_MASK: Final = PAGE_ROWS - 1
+PAGE_ROWS = 4096
+"""A power of two; a state written with other pages cannot be read."""
 _FEW: Final = 64
 """So few rows are read one by one: looking through all pages for them takes longer."""
 GENERATION: Final = "row_generation"
@@ -34,18 +33,18 @@ class Column:
 
     def grow(self, rows: int) -> None:
         """Make room for at least `rows` rows."""
-        while len(self._pages) << PAGE_SHIFT < rows:
+        while len(self._pages) * PAGE_ROWS < rows:
             self._pages.append(np.zeros(PAGE_ROWS, dtype=np.int64))
             self._frozen.append(None)
 
     def __getitem__(self, row: int) -> int:
-        return int(self._pages[row >> PAGE_SHIFT][row & _MASK])
+        return int(self._pages[row // PAGE_ROWS][row & (PAGE_ROWS - 1)])
 
     def __setitem__(self, row: int, value: int) -> None:
-        page = row >> PAGE_SHIFT
+        page = row // PAGE_ROWS
         if self._frozen[page] is not None:
             self._own(page)
-        self._pages[page][row & _MASK] = value
+        self._pages[page][row & (PAGE_ROWS - 1)] = value
 
     def pages(self) -> int:
         """How many pages there are."""
@@ -55,7 +54,7 @@ class Column:
         """The first `rows` rows as one fresh array."""
         if rows == 0:
             return np.zeros(0, dtype=np.int64)
-        pages = self._pages[: ((rows - 1) >> PAGE_SHIFT) + 1]
+        pages = self._pages[: (rows - 1) // PAGE_ROWS + 1]
         return np.concatenate(pages)[:rows]
 
     def gather(self, rows: Int64s) -> Int64s:
@@ -65,26 +64,26 @@ class Column:
         if len(rows) <= _FEW:
             return np.array([self[row] for row in rows.tolist()], dtype=np.int64)
         out = np.empty(len(rows), dtype=np.int64)
-        pages = rows >> PAGE_SHIFT
+        pages = rows // PAGE_ROWS
         for page in range(len(self._pages)):
             chosen = pages == page
             if chosen.any():
-                out[chosen] = self._pages[page][rows[chosen] & _MASK]
+                out[chosen] = self._pages[page][rows[chosen] & (PAGE_ROWS - 1)]
         return out
 
     def scatter(self, rows: Int64s, value: int) -> None:
         """Write one value to many rows."""
-        pages = rows >> PAGE_SHIFT
+        pages = rows // PAGE_ROWS
         for page in np.unique(pages).tolist():
             self._own(page)
-            self._pages[page][rows[pages == page] & _MASK] = value
+            self._pages[page][rows[pages == page] & (PAGE_ROWS - 1)] = value
 
     def add(self, rows: Int64s, amount: int) -> None:
         """Add one amount to many rows, each named once."""
-        pages = rows >> PAGE_SHIFT
+        pages = rows // PAGE_ROWS
         for page in np.unique(pages).tolist():
             self._own(page)
-            self._pages[page][rows[pages == page] & _MASK] += amount
+            self._pages[page][rows[pages == page] & (PAGE_ROWS - 1)] += amount
 
     def _own(self, page: int) -> None:
         if self._frozen[page] is not None:
@@ -139,7 +138,7 @@ class Table:
             return self._free.pop()
         row = self.rows
         self.rows += 1
-        if row & _MASK == 0:
+        if row % PAGE_ROWS == 0:
             for column in self.columns.values():
                 column.grow(row + 1)
         return row
@@ -183,7 +182,7 @@ class Table:
 
     def settle(self) -> None:
         """After loading: make room in columns that the frozen state did not have, and check the others."""
-        pages = (self.rows + PAGE_ROWS - 1) >> PAGE_SHIFT
+        pages = (self.rows + PAGE_ROWS - 1) // PAGE_ROWS
         for name, column in self.columns.items():
             if column.pages() not in (0, pages):
                 raise ValueError(f"column {name} has {column.pages()} pages, its table {pages}")

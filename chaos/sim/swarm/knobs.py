@@ -19,11 +19,12 @@ from chaos.sim.swarm.profile import stream
 
 
 class Knob(Struct, frozen=True):
-    """One limit: where it is, and what it may be instead."""
+    """One limit: where it is, and what it may be instead; `always`: in every seed."""
 
     module: str
     name: str
     values: tuple[int, ...]
+    always: bool = False
 
 
 KNOBS: Final = (
@@ -31,6 +32,8 @@ KNOBS: Final = (
     Knob("scheduler.lease_keeper", "LOSSES_MAX", (1,)),
     Knob("scheduler.renewals", "CALL_RENEWALS_MAX", (1, 2)),
     Knob("raft.replication", "APPLY_ENTRIES_MAX", (1, 7)),
+    # A simulated state never fills a page of production's size, and would be hashed and copied in ones that are empty.
+    Knob("scheduler.state.columns", "PAGE_ROWS", (64, 256), always=True),
 )
 TURNED: Final = 0.3
 """Share of seeds in which a knob is turned, each by itself."""
@@ -39,7 +42,7 @@ TURNED: Final = 0.3
 def drawn(seed: int) -> dict[Knob, int]:
     """The knobs that are turned in this seed, and to what."""
     dice = stream(seed, "knobs")
-    chosen = [(knob, dice.random() < TURNED, dice.choice(knob.values)) for knob in KNOBS]
+    chosen = [(knob, dice.random() < TURNED or knob.always, dice.choice(knob.values)) for knob in KNOBS]
     return {knob: value for knob, turned, value in chosen if turned}
 
 
