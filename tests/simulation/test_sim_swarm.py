@@ -88,7 +88,8 @@ def test_a_seeds_trace_can_be_written_and_checked_by_itself(tmp_path):
     assert checked.events >= result.events
 
 
-def test_a_campaign_does_not_grow_with_its_seeds():
+def test_a_campaign_does_not_grow_with_its_seeds(monkeypatch):
+    monkeypatch.setattr("chaos.sim.swarm.campaign.COLLECT_EVERY", 1)
     objects = []
     with runner() as run:
         campaign = Campaign(run, Wanted(), say=print)

@@ -10,6 +10,7 @@ arguments alone.  An interruption (Ctrl-C) ends it with what was found so far.
 from __future__ import annotations
 
 import gc
+import itertools
 import time
 from collections.abc import Callable, Iterable
 
@@ -22,6 +23,9 @@ from chaos.sim.swarm.result import SeedResult
 from chaos.sim.swarm.shrink import shrink
 
 PROGRESS_S = 2.0
+COLLECT_EVERY = 8
+"""Runs between two collections, which cost a tenth of a run each."""
+_runs = itertools.count(1)
 Run = Callable[[Plan, bool], SeedResult]
 """Runs one plan; the flag asks for the trace's digest."""
 Again = Callable[[list[int]], dict[int, str]]
@@ -114,7 +118,7 @@ class Campaign:
 
 
 def quietly(run: Callable[[], SeedResult]) -> SeedResult:
-    """Run with the garbage collector off, so that it cannot act in the middle, and collect afterwards.
+    """Run with the garbage collector off, so that it cannot act in the middle, and now and then collect afterwards.
 
     A world that ends collects too, but its trace and whoever judged it are still held then: without this a campaign
     grows by some 15 MB a seed.
@@ -123,7 +127,8 @@ def quietly(run: Callable[[], SeedResult]) -> SeedResult:
     gc.disable()
     try:
         result = run()
-        gc.collect()
+        if next(_runs) % COLLECT_EVERY == 0:
+            gc.collect()
         return result
     finally:
         if enabled:
