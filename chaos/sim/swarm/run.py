@@ -36,6 +36,8 @@ from chaos.trace.check import check_trace
 from chaos.trace.records import trace_of
 
 CLIENT: Final = "client"
+GIVEN_UP: Final = "was given up"
+"""What a checker says whose search ran out of steps."""
 OWN_CHECKERS: Final = frozenset({"own-invariants"})
 """It repeats what the phases found themselves."""
 
@@ -86,7 +88,7 @@ def run_plan(plan: Plan, *, digest: bool = False, out: Path | None = None, break
         seed=plan.seed,
         transport=profile.transport,
         failures=tuple(failures),
-        unknown=(),
+        unknown=tuple(each.name for each in found if each.ok is not False and GIVEN_UP in each.detail),
         sometimes=situations(trace),
         events=recording.events,
         steps=steps,
@@ -124,6 +126,8 @@ def _carry_out(world: World, plan: Plan) -> tuple[list[Failure], int, int]:
         world.run(_ended(process.exited))
     except (Deadlock, Livelock) as error:
         failures.append(Failure("no-deadlock", str(error)))
+    except Exception as error:
+        failures.append(Failure("harness", f"{type(error).__name__}: {error}"))  # one seed must not end a campaign
     failures += [Failure("process-survives", str(each)) for each in ended]
     failures += [
         Failure("no-loose-exception", f"{life}: {message}: {error!r}")
