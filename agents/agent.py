@@ -19,6 +19,7 @@ import structlog
 import uvloop
 
 from agents import inventory, lease
+from agents.alone import alone
 from agents.dialer import Dialer
 from agents.errors import ForeignDirectory, NotAdmitted, SessionRejected, sole
 from agents.home import Home
@@ -130,7 +131,7 @@ class Agent:
                 continue
             failures = 0
             try:
-                await self._serve(client)
+                await alone(self._serve(client))
             except SandboxerGone as error:
                 log.error("sandboxer gone", why=error.message)
                 await asyncio.sleep(SANDBOXER_GONE_PAUSE_S)

@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from agents.alone import alone
 from agents.errors import NotAdmitted, SessionLost, SessionRejected
 from agents.session import Host, Session, SessionTracer, dial
 from cluster.network import Client, Network
@@ -132,7 +133,7 @@ class Dialer:
         """
         async with self._network.client(connections_max=CONNECTIONS_MAX, reuse=False) as client:
             while True:
-                pause_s = await self._once(client, heartbeat_s, confirm_timeout_s)
+                pause_s = await alone(self._once(client, heartbeat_s, confirm_timeout_s))
                 await asyncio.sleep(pause_s)
 
     async def _once(self, client: Client, heartbeat_s: float, confirm_timeout_s: float) -> float:

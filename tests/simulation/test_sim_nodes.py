@@ -145,6 +145,23 @@ def test_a_paused_machine_may_run_two_processes_but_has_no_second_effect() -> No
         assert {fields["node"] for fields in refused} == {name}
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_sandboxer_and_a_session_lost_at_the_same_moment_are_both_replaced(seed: int) -> None:
+    with World(seed, policy="random") as world:
+        cluster = SimCluster(world, nodes=3)
+        _, name = placed(cluster, "web", *FOREVER)
+        node = cluster.nodes[name]
+        before = node.sandboxer
+        node.pause()
+        world.run_for(6.0)
+        node.crash("sandboxer")
+        node.resume()
+        cluster.until(lambda: node.sandboxer is not before and node.sandboxer.ready.done())
+        world.run_for(5.0)
+        [allocation] = cluster.allocations("web")
+        assert allocation["state"] == "running"
+
+
 def test_a_wiped_directory_becomes_another_installation_and_its_work_goes_on() -> None:
     with World(6) as world:
         cluster = SimCluster(world, nodes=3)
