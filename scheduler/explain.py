@@ -189,7 +189,7 @@ def _standing(entry: Registration) -> str:
 
 
 def _scores(world: World, request: PlacementRequest, verdicts: Verdicts) -> list[dict[str, Any]]:
-    preferred = preferences(world, request, verdicts == FITS, world.groups)
+    preferred = preferences(world, request, verdicts == FITS)
     total = scores.scores(world, request, world.used, preferred)
     parts = {**scores.parts(world, request, world.used), **preferred}
     fitting = np.flatnonzero(verdicts == FITS)

@@ -6,28 +6,27 @@ Must not know: what a rule means (`affinity`, `spread`, `neighbours`), or where 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from msgspec import Struct
 
 from scheduler.engine import affinity, marks, neighbours, normal, spread
-from scheduler.engine.groups import Group
+from scheduler.engine.groups import NO_NEIGHBOURS, Crowd
 from scheduler.engine.neighbours import Neighbourhood
-from scheduler.engine.selectors import Flags, Int64s
+from scheduler.engine.selectors import Flags, Int64s, Topology
 from scheduler.engine.world import PlacementRequest
 from scheduler.model import Rules, Taint
 
 NAMESPACE_NAME = "kubernetes.io/metadata.name"
 """The one label of a namespace: its own name."""
-_NO_ONE: Sequence[Group] = ()
 
 
 class Ground(Struct, frozen=True):
     """The nodes by their marks; a part of the world that apply has too."""
 
     names: Sequence[str]
-    labels: Mapping[tuple[str, str], Mapping[int, object]]
+    topology: Topology
     taints: Mapping[Taint, Mapping[int, object]]
 
     def __len__(self) -> int:
@@ -36,7 +35,7 @@ class Ground(Struct, frozen=True):
 
 def crosses(rules: Rules) -> bool:
     """Whether the rules are about other workloads, so that each placement may change what they say."""
-    return bool(rules.spread) or rules.neighbours != neighbours.NONE
+    return bool(rules.spread) or rules.neighbours != NO_NEIGHBOURS
 
 
 def prefers(rules: Rules) -> bool:
@@ -46,33 +45,31 @@ def prefers(rules: Rules) -> bool:
 
 def wanted(ground: Ground, request: PlacementRequest) -> Flags:
     """Nodes that the request's required node affinity admits."""
-    return affinity.required(request.rules.node_terms, ground.names, ground.labels)
+    return affinity.required(request.rules.node_terms, ground.names, ground.topology.labels)
 
 
-def evenly(ground: Ground, request: PlacementRequest, groups: Iterable[Group]) -> Flags:
+def evenly(ground: Ground, request: PlacementRequest, crowd: Crowd) -> Flags:
     """Nodes that no hard spread constraint refuses."""
     constraints = spread.hard(request.rules.spread)
     if not constraints:
         return np.ones(len(ground), dtype=bool)
     new = request.newcomer
-    found = spread.verdicts(constraints, new.namespace, new.labels, tuple(groups), _nodes(ground, request))
+    found = spread.verdicts(constraints, new.namespace, new.labels, crowd, _nodes(ground, request))
     return np.equal(found, spread.WITHIN)
 
 
-def near(ground: Ground, request: PlacementRequest, groups: Iterable[Group]) -> Flags:
+def near(ground: Ground, request: PlacementRequest, crowd: Crowd) -> Flags:
     """Nodes near all that the request has to be near."""
-    return neighbours.near(request.newcomer, _around(ground, request, tuple(groups)))
+    return neighbours.near(request.newcomer, _around(ground, crowd))
 
 
-def apart(ground: Ground, request: PlacementRequest, groups: Iterable[Group]) -> Flags:
+def apart(ground: Ground, request: PlacementRequest, crowd: Crowd) -> Flags:
     """Nodes apart from all that the request has to be apart from, and that have to be apart from it."""
-    around = _around(ground, request, tuple(groups))
+    around = _around(ground, crowd)
     return neighbours.apart(request.newcomer, around) & neighbours.unopposed(request.newcomer, around)
 
 
-def preferences(
-    ground: Ground, request: PlacementRequest, groups: Iterable[Group], fits: Flags, unit: int
-) -> dict[str, Int64s]:
+def preferences(ground: Ground, request: PlacementRequest, crowd: Crowd, fits: Flags, unit: int) -> dict[str, Int64s]:
     """What a request prefers, as shares of `unit` for every node; only what it does prefer is there.
 
     Neighbours' own preferences for the request count beside its own, but do not by themselves draw it.
@@ -80,21 +77,21 @@ def preferences(
     Args:
         ground: the nodes.
         request: what is to be placed.
-        groups: what is there.
+        crowd: what is there.
         fits: nodes that passed every filter; scales reach from the worst to the best of them.
         unit: the best score.
     """
-    rules, groups = request.rules, tuple(groups)
+    rules = request.rules
     found = {}
     if rules.node_preferences:
-        raw = affinity.preferred(rules.node_preferences, ground.names, ground.labels)
+        raw = affinity.preferred(rules.node_preferences, ground.names, ground.topology.labels)
         found["node-preference"] = raw * unit // sum(each.weight for each in rules.node_preferences)
     if rules.neighbours.rather_near or rules.neighbours.rather_apart:
-        raw = neighbours.liking(request.newcomer, _around(ground, request, groups))
+        raw = neighbours.liking(request.newcomer, _around(ground, crowd))
         found["neighbour-preference"] = _among(raw, fits, unit)
     if spread.soft(rules.spread):
         nodes, namespace = _nodes(ground, request), request.newcomer.namespace
-        raw, counted = spread.crowding(rules.spread, namespace, groups, nodes, fits)
+        raw, counted = spread.crowding(rules.spread, namespace, crowd, nodes, fits)
         found["even-spread"] = normal.by_absence(raw, counted, unit)
     return found
 
@@ -107,10 +104,9 @@ def _among(raw: Int64s, fits: Flags, unit: int) -> Int64s:
 
 def _nodes(ground: Ground, request: PlacementRequest) -> spread.Nodes:
     count = len(ground)
-    chosen = wanted(ground, request) & marks.selected(request.selector, ground.labels, count)
-    return spread.Nodes(ground.labels, count, chosen, marks.admitted(request.tolerations, ground.taints, count))
+    chosen = wanted(ground, request) & marks.selected(request.selector, ground.topology.labels, count)
+    return spread.Nodes(ground.topology, chosen, marks.admitted(request.tolerations, ground.taints, count))
 
 
-def _around(ground: Ground, request: PlacementRequest, groups: Sequence[Group]) -> Neighbourhood:
-    names = dict.fromkeys((request.newcomer.namespace, *(group.namespace for group in groups)))
-    return Neighbourhood(ground.labels, len(ground), groups, {name: {NAMESPACE_NAME: name} for name in names})
+def _around(ground: Ground, crowd: Crowd) -> Neighbourhood:
+    return Neighbourhood(ground.topology, crowd, lambda name: {NAMESPACE_NAME: name})

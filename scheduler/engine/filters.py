@@ -9,7 +9,7 @@ The hard rules are the ones that apply checks again (`scheduler.state.planning`)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from scheduler.engine import between, marks, resources, spread
 from scheduler.engine import ports as host_ports
 from scheduler.engine.between import Ground
-from scheduler.engine.groups import Group
+from scheduler.engine.groups import Crowd
 from scheduler.engine.ports import HostPort
+from scheduler.engine.selectors import Topology
 from scheduler.engine.world import RESOURCES, Flags, Int64s, PlacementRequest, World, needs
 from scheduler.model import NeighbourTerm, NodeTerm, Requirement, SpreadConstraint, Taint
 from scheduler.taints import spelled
@@ -50,7 +51,12 @@ def port_free(world: World, ports: Sequence[int], extra: Sequence[tuple[int, int
 
 def ground(world: World) -> Ground:
     """What rules of labels and neighbours look at."""
-    return Ground(world.names, world.labels, world.taints)
+    return Ground(world.names, world.topology or Topology(world.labels, len(world)), world.taints)
+
+
+def crowd(world: World) -> Crowd | None:
+    """What rules between workloads look at, None while no job has such rules."""
+    return None if world.groups is None else Crowd(world.groups, len(world))
 
 
 def verdicts(
@@ -58,7 +64,7 @@ def verdicts(
     request: PlacementRequest,
     used: Sequence[Int64s],
     extra_ports: Sequence[tuple[int, int]] = (),
-    groups: Mapping[str, Group] | None = None,
+    there: Crowd | None = None,
 ) -> Verdicts:
     """The first failing filter of every node, `FITS` where there is none.
 
@@ -67,34 +73,38 @@ def verdicts(
         request: what is to be placed.
         used: booked amounts by resource, instead of the world's own.
         extra_ports: (port, slot) pairs taken besides the world's own.
-        groups: workloads by job, instead of the world's own.
+        there: workloads, instead of the world's own.
     """
-    nodes = ground(world)
-    passes: list[Flags] = [
-        world.ready,
-        world.present,
-        marks.selected(request.selector, world.labels, len(world)),
-        between.wanted(nodes, request),
-        marks.admitted(request.tolerations, world.taints, len(world)),
-    ]
-    for capacity, booked, need in zip(world.capacity, used, needs(request.need), strict=True):
-        passes.append(resources.room(capacity, booked, need))
-    passes.append(port_free(world, request.ports, extra_ports))
-    passes += between_workloads(world, request, groups)
+    passes = [*of_nodes(world, request, used, extra_ports), *between_workloads(world, request, there)]
     found = np.full(len(world), FITS, dtype=np.uint8)
     for position in range(len(passes) - 1, -1, -1):
         found[~passes[position]] = position
     return found
 
 
-def between_workloads(
-    world: World, request: PlacementRequest, groups: Mapping[str, Group] | None = None
+def of_nodes(
+    world: World, request: PlacementRequest, used: Sequence[Int64s], extra_ports: Sequence[tuple[int, int]] = ()
 ) -> list[Flags]:
+    """What each filter before those of `BETWEEN` lets pass; arguments as for `verdicts`."""
+    passes: list[Flags] = [
+        world.ready,
+        world.present,
+        marks.selected(request.selector, world.labels, len(world)),
+        between.wanted(ground(world), request),
+        marks.admitted(request.tolerations, world.taints, len(world)),
+    ]
+    for capacity, booked, need in zip(world.capacity, used, needs(request.need), strict=True):
+        passes.append(resources.room(capacity, booked, need))
+    passes.append(port_free(world, request.ports, extra_ports))
+    return passes
+
+
+def between_workloads(world: World, request: PlacementRequest, there: Crowd | None = None) -> list[Flags]:
     """What each filter of `BETWEEN` lets pass; nothing to ask while no job has such rules."""
-    nodes, groups = ground(world), world.groups if groups is None else groups
-    if groups is None and not between.crosses(request.rules):
-        return [np.ones(len(nodes), dtype=bool)] * len(BETWEEN)
-    there = (groups or {}).values()
+    there = there or crowd(world)
+    if there is None and not between.crosses(request.rules):
+        return [np.ones(len(world), dtype=bool)] * len(BETWEEN)
+    nodes, there = ground(world), there or Crowd({}, len(world))
     return [rule(nodes, request, there) for rule in (between.evenly, between.near, between.apart)]
 
 

@@ -6,19 +6,17 @@ Must not know: nodes other than by their labels, or what is done about a refusal
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from msgspec import Struct
 
-from scheduler.engine.groups import Group, in_domains, of_domain, on_nodes
-from scheduler.engine.selectors import Flags, Int64s, LabelIndex, domains, first_fault, matches
+from scheduler.engine.groups import Crowd, Group, Weigh, in_domains, of_domain
+from scheduler.engine.selectors import Flags, Int64s, Topology, first_fault, matches
 from scheduler.model import Neighbours, NeighbourTerm
 
-NONE: Final = Neighbours()
-Namespaces = Mapping[str, Mapping[str, str]]
-"""Labels of each namespace that is known."""
+Namespaces = Callable[[str], Mapping[str, str]]
+"""The labels of a namespace."""
 
 
 class Newcomer(Struct, frozen=True):
@@ -30,12 +28,11 @@ class Newcomer(Struct, frozen=True):
 
 
 class Neighbourhood(Struct, frozen=True):
-    """What is there: nodes by their labels, workloads, namespaces."""
+    """What is there: nodes by their domains, workloads, namespaces."""
 
-    labels: LabelIndex
-    count: int
-    groups: Sequence[Group]
-    namespaces: Namespaces = {}
+    topology: Topology
+    crowd: Crowd
+    namespaces: Namespaces
 
 
 def fault(rules: Neighbours) -> str:
@@ -57,7 +54,7 @@ def means(term: NeighbourTerm, owner: str, namespace: str, labels: Mapping[str, 
     if namespace in term.namespaces:
         return True
     chosen = term.namespace_selector
-    return chosen is not None and matches(chosen.requirements(), known.get(namespace, {}))
+    return chosen is not None and matches(chosen.requirements(), known(namespace))
 
 
 def near(new: Newcomer, here: Neighbourhood) -> Flags:
@@ -67,40 +64,38 @@ def near(new: Newcomer, here: Neighbourhood) -> Flags:
     one can be near to yet, may go wherever there are domains, if it would be near itself.
     """
     terms = new.rules.near
-    passes = np.ones(here.count, dtype=bool)
+    passes = np.ones(len(here.topology), dtype=bool)
     if not terms:
         return passes
-    meant = on_nodes((group for group in here.groups if _all_mean(terms, new, group, here.namespaces)), here.count)
+    known = here.namespaces
+    meant = here.crowd.total(("near", id(new)), new, lambda group: int(_all_mean(terms, new, group, known)))
     anyone = False
+    inside = passes.copy()
     for term in terms:
-        place = domains(here.labels, term.topology_key, here.count)
+        place = here.topology.domains(term.topology_key)
+        inside &= place >= 0
         sums = in_domains(meant, place)
         anyone = anyone or bool((sums > 0).any())
         passes &= of_domain(sums, place) > 0
     itself = Group(new.namespace, new.labels, {})
-    if not anyone and _all_mean(terms, new, itself, here.namespaces):
-        return _in_all_domains(terms, here)
-    return passes
+    return inside if not anyone and _all_mean(terms, new, itself, known) else passes
 
 
 def apart(new: Newcomer, here: Neighbourhood) -> Flags:
     """Where none of the workloads is found that the newcomer has to be apart from."""
-    passes = np.ones(here.count, dtype=bool)
-    for term in new.rules.apart:
-        meant = (
-            group for group in here.groups if means(term, new.namespace, group.namespace, group.labels, here.namespaces)
-        )
-        passes &= _nearby(term, meant, here) == 0
+    passes = np.ones(len(here.topology), dtype=bool)
+    for number, term in enumerate(new.rules.apart):
+        meant = here.crowd.total(("apart", id(new), number), new, _meant_by(term, new, here.namespaces))
+        passes &= _nearby(term.topology_key, meant, here) == 0
     return passes
 
 
 def unopposed(new: Newcomer, here: Neighbourhood) -> Flags:
     """Where no workload is found that has to be apart from the newcomer."""
-    passes = np.ones(here.count, dtype=bool)
-    for group in here.groups:
-        for term in group.rules.apart:
-            if means(term, group.namespace, new.namespace, new.labels, here.namespaces):
-                passes &= _nearby(term, (group,), here) == 0
+    passes = np.ones(len(here.topology), dtype=bool)
+    for key in dict.fromkeys(term.topology_key for group in here.crowd.ruled() for term in group.rules.apart):
+        opposed = here.crowd.total(("opposed", id(new), key), new, _opposed(new, key, here.namespaces))
+        passes &= _nearby(key, opposed, here) == 0
     return passes
 
 
@@ -112,43 +107,61 @@ def liking(new: Newcomer, here: Neighbourhood, required_weight: int = 1) -> Int6
         here: what is there.
         required_weight: of what neighbours require of those near them, and which a newcomer may please.
     """
-    total = np.zeros(here.count, dtype=np.int64)
-    for group in here.groups:
-        for weight, term in _wishes(new, group, here.namespaces, required_weight):
-            total += weight * _nearby(term, (group,), here)
+    total = np.zeros(len(here.topology), dtype=np.int64)
+    for key in dict.fromkeys(term.topology_key for _, term in _own_and_theirs(new, here.crowd)):
+        weigh = _weighed(new, key, here.namespaces, required_weight)
+        total += _nearby(key, here.crowd.total(("liked", id(new), key, required_weight), new, weigh), here)
     return total
 
 
-def _wishes(
-    new: Newcomer, group: Group, known: Namespaces, required_weight: int
-) -> Iterable[tuple[int, NeighbourTerm]]:
-    """Terms of the newcomer that mean the group and terms of the group that mean the newcomer, with signed weights."""
-    own, theirs = new.rules, group.rules
-    for sign, terms in ((1, own.rather_near), (-1, own.rather_apart)):
-        for each in terms:
-            if means(each.pod_affinity_term, new.namespace, group.namespace, group.labels, known):
-                yield sign * each.weight, each.pod_affinity_term
-    for sign, terms in ((1, theirs.rather_near), (-1, theirs.rather_apart)):
-        for each in terms:
-            if means(each.pod_affinity_term, group.namespace, new.namespace, new.labels, known):
-                yield sign * each.weight, each.pod_affinity_term
-    for term in theirs.near if required_weight else ():
-        if means(term, group.namespace, new.namespace, new.labels, known):
-            yield required_weight, term
+def _own_and_theirs(new: Newcomer, crowd: Crowd) -> Iterable[tuple[int, NeighbourTerm]]:
+    """Every term that may say something of liking."""
+    yield from _preferring(new.rules)
+    for group in crowd.ruled():
+        yield from _preferring(group.rules)
+        yield from ((1, term) for term in group.rules.near)
+
+
+def _preferring(rules: Neighbours) -> Iterable[tuple[int, NeighbourTerm]]:
+    """Preferred terms with their signed weights."""
+    yield from ((each.weight, each.pod_affinity_term) for each in rules.rather_near)
+    yield from ((-each.weight, each.pod_affinity_term) for each in rules.rather_apart)
+
+
+def _meant_by(term: NeighbourTerm, new: Newcomer, known: Namespaces) -> Weigh:
+    return lambda group: int(means(term, new.namespace, group.namespace, group.labels, known))
+
+
+def _opposed(new: Newcomer, key: str, known: Namespaces) -> Weigh:
+    """How many terms over `key` of a group mean the newcomer."""
+    return lambda group: sum(
+        term.topology_key == key and means(term, group.namespace, new.namespace, new.labels, known)
+        for term in group.rules.apart
+    )
+
+
+def _weighed(new: Newcomer, key: str, known: Namespaces, required_weight: int) -> Weigh:
+    """The sum of terms over `key` of the newcomer that mean a group, and of the group that mean the newcomer."""
+
+    def weigh(group: Group) -> int:
+        total = 0
+        for weight, term in _preferring(new.rules):
+            if term.topology_key == key and means(term, new.namespace, group.namespace, group.labels, known):
+                total += weight
+        theirs = [*_preferring(group.rules), *((required_weight, term) for term in group.rules.near)]
+        for weight, term in theirs:
+            if term.topology_key == key and means(term, group.namespace, new.namespace, new.labels, known):
+                total += weight
+        return total
+
+    return weigh
 
 
 def _all_mean(terms: Sequence[NeighbourTerm], new: Newcomer, group: Group, known: Namespaces) -> bool:
     return all(means(term, new.namespace, group.namespace, group.labels, known) for term in terms)
 
 
-def _nearby(term: NeighbourTerm, groups: Iterable[Group], here: Neighbourhood) -> Int64s:
-    """How many workloads of the groups are in each node's domain of the term's key."""
-    place = domains(here.labels, term.topology_key, here.count)
-    return of_domain(in_domains(on_nodes(groups, here.count), place), place)
-
-
-def _in_all_domains(terms: Sequence[NeighbourTerm], here: Neighbourhood) -> Flags:
-    inside = np.ones(here.count, dtype=bool)
-    for term in terms:
-        inside &= domains(here.labels, term.topology_key, here.count) >= 0
-    return inside
+def _nearby(key: str, meant: Int64s, here: Neighbourhood) -> Int64s:
+    """How much of what is meant is in each node's domain of `key`."""
+    place = here.topology.domains(key)
+    return of_domain(in_domains(meant, place), place)

@@ -70,34 +70,42 @@ def parts(world: World, request: PlacementRequest, used: Sequence[Int64s]) -> di
     }
 
 
-def scores(
-    world: World, request: PlacementRequest, used: Sequence[Int64s], preferred: Mapping[str, Int64s] = NOTHING
-) -> Int64s:
-    """The score of every node, 0..UNIT; `preferred` are parts that only requests with preferences have."""
+def weighted(world: World, request: PlacementRequest, used: Sequence[Int64s]) -> Int64s:
+    """The sum of every node's weighted parts, preferences left out."""
     total = np.zeros(len(world), dtype=np.int64)
     for name, values in parts(world, request, used).items():
         total += WEIGHTS[name] * values
+    return total
+
+
+def blended(total: Int64s, preferred: Mapping[str, Int64s] = NOTHING) -> Int64s:
+    """The score of every node, 0..UNIT; `preferred` are parts that only requests with preferences have."""
     for values in preferred.values():
-        total += PREFERENCE_WEIGHT * values
+        total = total + PREFERENCE_WEIGHT * values
     return total // (WEIGHT_TOTAL + PREFERENCE_WEIGHT * len(preferred))
 
 
-def score_of(
-    world: World,
-    request: PlacementRequest,
-    used: Sequence[Int64s],
-    slot: int,
-    peers: int,
-    reluctant: int = 0,
-    preferred: Mapping[str, Int64s] = NOTHING,
+def scores(
+    world: World, request: PlacementRequest, used: Sequence[Int64s], preferred: Mapping[str, Int64s] = NOTHING
+) -> Int64s:
+    """`weighted` and `blended`."""
+    return blended(weighted(world, request, used), preferred)
+
+
+def blended_of(total: int, slot: int, preferred: Mapping[str, Int64s]) -> int:
+    """`blended` for one node."""
+    total += PREFERENCE_WEIGHT * sum(int(values[slot]) for values in preferred.values())
+    return total // (WEIGHT_TOTAL + PREFERENCE_WEIGHT * len(preferred))
+
+
+def weighted_of(
+    world: World, request: PlacementRequest, used: Sequence[Int64s], slot: int, peers: int, reluctant: int = 0
 ) -> int:
-    """The score of one node, equal to ``scores(...)[slot]`` when `peers` and `reluctant` agree."""
+    """`weighted` for one node."""
     cpu, memory, _ = needs(request.need)
-    total = (
+    return (
         WEIGHTS["cpu-free"] * free_share_of(int(world.capacity[0][slot]), int(used[0][slot]), cpu)
         + WEIGHTS["memory-free"] * free_share_of(int(world.capacity[1][slot]), int(used[1][slot]), memory)
         + WEIGHTS["job-spread"] * spread_share(peers)
         + WEIGHTS["untainted"] * spread_share(reluctant)
     )
-    total += PREFERENCE_WEIGHT * sum(int(values[slot]) for values in preferred.values())
-    return total // (WEIGHT_TOTAL + PREFERENCE_WEIGHT * len(preferred))

@@ -91,14 +91,34 @@ def nodes_accepted(requirement: Requirement, labels: LabelIndex, count: int) -> 
     return chosen
 
 
+class Topology:
+    """Which domain each node is in, by label key; worked out once a key while no label changes."""
+
+    def __init__(self, labels: LabelIndex, count: int) -> None:
+        self.labels = labels
+        self._count = count
+        self._places: dict[str, Int64s] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def domains(self, key: str) -> Int64s:
+        """The domain of each node by the value of its label `key`, numbered from 0; -1 where it has none."""
+        place = self._places.get(key)
+        if place is None:
+            place = self._places[key] = domains(self.labels, key, self._count)
+        return place
+
+
 def domains(labels: LabelIndex, key: str, count: int) -> Int64s:
-    """The domain of each node by the value of its label `key`, numbered from 0; -1 where it has none."""
+    """See `Topology.domains`."""
+    slots: list[int] = []
+    numbers: list[int] = []
+    for number, holders in enumerate(holders for (name, _), holders in labels.items() if name == key):
+        slots.extend(holders)
+        numbers.extend([number] * len(holders))
     found = np.full(count, -1, dtype=np.int64)
-    number = 0
-    for (name, _), holders in labels.items():
-        if name == key:
-            found[np.fromiter(holders, dtype=np.int64, count=len(holders))] = number
-            number += 1
+    found[slots] = numbers
     return found
 
 

@@ -18,8 +18,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from scheduler.engine.groups import Group, in_domains, of_domain, on_nodes
-from scheduler.engine.selectors import Flags, Int64s, LabelIndex, domains, matches
+from scheduler.engine.groups import Crowd, in_domains, of_domain
+from scheduler.engine.selectors import Flags, Int64s, Topology, matches
 from scheduler.model import LabelSelector, SpreadConstraint
 
 HOSTNAME: Final = "kubernetes.io/hostname"
@@ -32,8 +32,7 @@ _FIXED: Final = 1 << 32
 class Nodes(Struct, frozen=True):
     """The nodes as spreading sees them."""
 
-    labels: LabelIndex
-    count: int
+    topology: Topology
     wanted: Flags
     """In the newcomer's required node affinity."""
     tolerable: Flags
@@ -67,17 +66,17 @@ def verdicts(
     constraints: Sequence[SpreadConstraint],
     namespace: str,
     labels: Mapping[str, str],
-    groups: Sequence[Group],
+    crowd: Crowd,
     nodes: Nodes,
 ) -> NDArray[np.uint8]:
     """What the first hard constraint that a node breaks says of it; `WITHIN` where none is broken."""
     constraints = hard(constraints)
-    found = np.full(nodes.count, WITHIN, dtype=np.uint8)
-    places = [domains(nodes.labels, each.topology_key, nodes.count) for each in constraints]
-    labelled = _everywhere(places, nodes.count)
+    found = np.full(len(nodes.topology), WITHIN, dtype=np.uint8)
+    places = [nodes.topology.domains(each.topology_key) for each in constraints]
+    labelled = _everywhere(places, len(nodes.topology))
     for each, place in reversed(list(zip(constraints, places, strict=True))):
         counted = _eligible(each, nodes) & labelled
-        alike = on_nodes(_alike(each, namespace, groups), nodes.count)
+        alike = _alike(each, namespace, crowd)
         sums = in_domains(np.where(counted, alike, 0), place)
         itself = int(_selects(each, labels))
         skew = of_domain(sums, place) + itself - _fewest(each, sums, place[counted])
@@ -89,7 +88,7 @@ def verdicts(
 def crowding(
     constraints: Sequence[SpreadConstraint],
     namespace: str,
-    groups: Sequence[Group],
+    crowd: Crowd,
     nodes: Nodes,
     candidates: Flags,
     *,
@@ -102,25 +101,25 @@ def crowding(
     Args:
         constraints: the soft ones are looked at.
         namespace: of the newcomer.
-        groups: what is there.
+        crowd: what is there.
         nodes: all nodes.
         candidates: those that passed the filters.
         demanding: a node that is in no domain of some constraint does not count; else it is only not scored for it.
     """
     constraints = soft(constraints)
-    places = [domains(nodes.labels, each.topology_key, nodes.count) for each in constraints]
-    inside = _everywhere(places, nodes.count) if demanding else np.ones(nodes.count, dtype=bool)
+    places = [nodes.topology.domains(each.topology_key) for each in constraints]
+    inside = _everywhere(places, len(nodes.topology)) if demanding else np.ones(len(nodes.topology), dtype=bool)
     scored = candidates & inside
-    total = np.zeros(nodes.count, dtype=np.int64)
+    total = np.zeros(len(nodes.topology), dtype=np.int64)
     for each, place in zip(constraints, places, strict=True):
-        alike = on_nodes(_alike(each, namespace, groups), nodes.count)
+        alike = _alike(each, namespace, crowd)
         if each.topology_key == HOSTNAME:
-            crowd, size = alike, int(scored.sum())
+            near, size = alike, int(scored.sum())
         else:
             counted = _eligible(each, nodes) & inside
-            crowd = of_domain(in_domains(np.where(counted, alike, 0), place), place)
-            size = len(np.unique(place[scored]))
-        total += np.where(place >= 0, crowd * _weight(size) + (each.max_skew - 1) * _FIXED, 0)
+            near = of_domain(in_domains(np.where(counted, alike, 0), place), place)
+            size = int(np.count_nonzero(np.bincount(place[scored] + 1)))
+        total += np.where(place >= 0, near * _weight(size) + (each.max_skew - 1) * _FIXED, 0)
     return total // _FIXED, scored
 
 
@@ -132,8 +131,8 @@ def _weight(size: int) -> int:
 
 def _fewest(constraint: SpreadConstraint, sums: Int64s, places: Int64s) -> int:
     """The least that a domain has; 0 while there are fewer domains than there should be."""
-    present = np.unique(places[places >= 0])
-    if len(present) < (constraint.min_domains or 1):
+    present = np.bincount(places + 1, minlength=len(sums) + 1)[1:] > 0
+    if int(present.sum()) < (constraint.min_domains or 1):
         return 0
     return int(sums[present].min())
 
@@ -148,7 +147,7 @@ def _everywhere(places: Sequence[Int64s], count: int) -> Flags:
 
 def _eligible(constraint: SpreadConstraint, nodes: Nodes) -> Flags:
     """Nodes whose workloads and domains count."""
-    counted = np.ones(nodes.count, dtype=bool)
+    counted = np.ones(len(nodes.topology), dtype=bool)
     if constraint.node_affinity_policy == "Honor":
         counted &= nodes.wanted
     if constraint.node_taints_policy == "Honor":
@@ -161,10 +160,10 @@ def _selects(constraint: SpreadConstraint, labels: Mapping[str, str]) -> bool:
     return selector is not None and matches(selector.requirements(), labels)
 
 
-def _alike(constraint: SpreadConstraint, namespace: str, groups: Sequence[Group]) -> list[Group]:
-    """The groups that the constraint is about."""
-    return [
-        group
-        for group in groups
-        if group.namespace == namespace and not group.ending and _selects(constraint, group.labels)
-    ]
+def _alike(constraint: SpreadConstraint, namespace: str, crowd: Crowd) -> Int64s:
+    """By node, the workloads that the constraint is about."""
+    return crowd.total(
+        ("spread", id(constraint), namespace),
+        constraint,
+        lambda group: int(group.namespace == namespace and not group.ending and _selects(constraint, group.labels)),
+    )

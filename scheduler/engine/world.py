@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from scheduler.engine.groups import Group
 from scheduler.engine.neighbours import Newcomer
+from scheduler.engine.selectors import Topology
 from scheduler.model import NO_RULES, Capacity, Rules, Taint, Toleration
 
 Int64s = NDArray[np.int64]
@@ -46,6 +47,8 @@ class World(Struct, frozen=True):
     """taint → slots that have it."""
     groups: Mapping[str, Group] | None = None
     """job → its live attempts as rules between workloads see them; None while no job has such rules."""
+    topology: Topology | None = None
+    """Of `labels`, kept by the holder until the next change; None: to be worked out."""
     own: Flags | None = None
     """Nodes on the decider's own arcs, looked at first; None: all nodes alike."""
 

@@ -80,10 +80,8 @@ class JobRecord:
         self.policy = spec.restart_policy
         labels = {**dict(spec.rules.labels), JOB_LABEL: self.name}
         self.newcomer = Newcomer(self.namespace, labels, spec.rules.neighbours)
-
-    def group(self) -> Group:
-        """Its live attempts, as rules between workloads see them."""
-        return Group(self.namespace, self.newcomer.labels, dict(self.per_node), self.newcomer.rules)
+        self.group = Group(self.namespace, labels, self.per_node, spec.rules.neighbours)
+        """Its live attempts, as rules between workloads see them; the counts are `per_node` itself."""
 
     def put(self, spec: ResolvedJob) -> None:
         """Take a new specification."""

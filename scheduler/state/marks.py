@@ -33,6 +33,8 @@ class Marks:
         self.labels: dict[tuple[str, str], dict[int, None]] = {}
         """(key, value) → slots."""
         self.taints: dict[Taint, dict[int, None]] = {}
+        self.changes = 0
+        """How often anything has changed."""
         self._of: dict[int, tuple[tuple[tuple[str, str], ...], tuple[Taint, ...]]] = {}
 
     def put(self, slot: int, node: Marked) -> None:
@@ -42,6 +44,7 @@ class Marks:
         if (labels, taints) == (old_labels, old_taints):
             return
         self._of[slot] = (labels, taints)
+        self.changes += 1
         _move(self.labels, slot, old_labels, labels)
         _move(self.taints, slot, old_taints, taints)
 

@@ -16,6 +16,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
+from scheduler.engine.selectors import Topology
 from scheduler.model import Capacity, NodeState, Taint
 from scheduler.state.columns import Table
 from scheduler.state.marks import Marks
@@ -94,6 +95,9 @@ class NodeTable:
         self.port_holders: dict[int, dict[int, int]] = {}
         """port → slot → row."""
         self.marks = Marks()
+        self._topology: Topology | None = None
+        self._topology_of = (0, 0)
+        """Changes of marks and number of nodes that it was worked out for."""
         self._changed: OrderedDict[int, int] = OrderedDict()
         columns = self.table.columns
         self._cpu, self._memory, self._pids = columns["cpu"], columns["memory"], columns["pids"]
@@ -101,6 +105,13 @@ class NodeTable:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def topology(self) -> Topology:
+        """Domains of the nodes by label; kept until a label or the number of nodes changes."""
+        if self._topology is None or (self.marks.changes, len(self)) != self._topology_of:
+            self._topology = Topology(self.marks.labels, len(self))
+            self._topology_of = (self.marks.changes, len(self))
+        return self._topology
 
     def entry(self, node: str) -> Registration | None:
         """The committed registration of `node`."""

@@ -43,7 +43,8 @@ def world(books: Books, absent: Sequence[str], owner: str = "") -> World:
         ports=nodes.port_holders,
         labels=nodes.marks.labels,
         taints=nodes.marks.taints,
-        groups={job.id: job.group() for job in books.jobs if job.per_node} if books.jobs.ruled else None,
+        topology=nodes.topology(),
+        groups={job.id: job.group for job in books.jobs if job.per_node} if books.jobs.ruled else None,
         own=books.shards.owned_by(owner, nodes.names) if owner else None,
     )
 

@@ -12,7 +12,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from scheduler.engine import affinity, images, marks, neighbours, normal, ports, preemption, resources, spread
-from scheduler.engine.selectors import Flags, Int64s
+from scheduler.engine.selectors import Flags, Int64s, Topology
 from scheduler.model import LabelSelector, SpreadConstraint
 from skerry.conformance import translate
 from skerry.conformance.schema import Case
@@ -99,7 +99,7 @@ def insufficient(case: Case, here: Scene, slot: int) -> list[dict[str, Any]]:
 def topology_spread(case: Case, here: Scene) -> Codes:
     """Hard spread constraints."""
     found = spread.verdicts(
-        _constraints(case), case.pod.namespace, case.pod.labels, translate.groups(case, here), _nodes(case, here)
+        _constraints(case), case.pod.namespace, case.pod.labels, translate.crowd(case, here), _nodes(case, here)
     )
     named: dict[int, str | None] = {spread.WITHIN: None, spread.SKEWED: BLOCKED, spread.UNLABELLED: HOPELESS}
     return [named[int(verdict)] for verdict in found]
@@ -175,7 +175,7 @@ def spread_score(case: Case, here: Scene) -> Int64s:
     raw, counted = spread.crowding(
         _constraints(case),
         case.pod.namespace,
-        translate.groups(case, here),
+        translate.crowd(case, here),
         _nodes(case, here),
         candidates,
         demanding=bool(case.pod.topology_spread) or case.args.defaulting_type != "System",
@@ -294,7 +294,7 @@ def _wanted(case: Case, here: Scene) -> Flags:
 
 def _nodes(case: Case, here: Scene) -> spread.Nodes:
     tolerable = marks.admitted(translate.tolerations(case), here.taints, len(here))
-    return spread.Nodes(here.labels, len(here), _wanted(case, here), tolerable)
+    return spread.Nodes(Topology(here.labels, len(here)), _wanted(case, here), tolerable)
 
 
 def _constraints(case: Case) -> tuple[SpreadConstraint, ...]:

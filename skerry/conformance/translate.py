@@ -12,11 +12,11 @@ import numpy as np
 from msgspec import Struct
 
 from scheduler.engine import resources
-from scheduler.engine.groups import Group
+from scheduler.engine.groups import Crowd, Group
 from scheduler.engine.neighbours import Neighbourhood, Newcomer
 from scheduler.engine.ports import ANYWHERE, HostPort
 from scheduler.engine.preemption import Budget, Running
-from scheduler.engine.selectors import Flags, Int64s
+from scheduler.engine.selectors import Flags, Int64s, Topology
 from scheduler.model import (
     LabelSelector,
     Neighbours,
@@ -179,17 +179,19 @@ def newcomer(case: Case) -> Newcomer:
     return Newcomer(case.pod.namespace, case.pod.labels, rules(case, case.pod))
 
 
-def groups(case: Case, here: Scene) -> list[Group]:
+def crowd(case: Case, here: Scene) -> Crowd:
     """Each workload that is there, as a group of one."""
-    return [
-        Group(pod.namespace, pod.labels, {slot: 1}, rules(case, pod), pod.terminating) for slot, pod in here.existing
-    ]
+    groups = {
+        str(number): Group(pod.namespace, pod.labels, {slot: 1}, rules(case, pod), pod.terminating)
+        for number, (slot, pod) in enumerate(here.existing)
+    }
+    return Crowd(groups, len(here))
 
 
 def neighbourhood(case: Case, here: Scene) -> Neighbourhood:
     """All that rules between workloads look at."""
     known = {row.name: row.labels for row in case.namespaces}
-    return Neighbourhood(here.labels, len(here), groups(case, here), known)
+    return Neighbourhood(Topology(here.labels, len(here)), crowd(case, here), lambda name: known.get(name, {}))
 
 
 def running(here: Scene) -> list[Running]:

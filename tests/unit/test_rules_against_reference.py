@@ -322,7 +322,7 @@ def test_preferred_neighbours_weigh_in_both_directions(situation: tuple[list[Nod
     for job in jobs:
         request = request_of(nodes, job, 0)
         fits = verdicts(world, request, world.used) == FITS
-        parts = preferences(world, request, fits, world.groups)
+        parts = preferences(world, request, fits)
         asked = job.rules.neighbours
         if asked.rather_near or asked.rather_apart:
             raw = [liking(nodes, node, job) for node, passes in zip(nodes, fits, strict=True) if passes]
