@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from msgspec import Struct, field
@@ -16,7 +16,7 @@ from msgspec import Struct, field
 from chaos.exhaustive.catalogue import Outcome
 from chaos.exhaustive.invariants import View, check
 from chaos.exhaustive.member import ELECTED, Violated
-from chaos.exhaustive.scopes import Scope
+from chaos.exhaustive.scopes import SCOPES, Scope
 from chaos.exhaustive.table import Move, Ring, Spent, Table
 from chaos.exhaustive.words import told
 
@@ -50,6 +50,30 @@ class Report(Struct, kw_only=True):
     violated: str | None = None
     why: str = ""
     path: list[str] = []
+
+
+class Explored(Struct, kw_only=True):
+    """Several explorations; each state and transition of each is counted, `depth` is that of the deepest."""
+
+    states: int
+    transitions: int
+    depth: int
+    wall_s: float
+    violated: list[str]
+    scopes: list[Report]
+
+
+def explored(names: Sequence[str], states_max: int) -> Explored:
+    """Explore the scopes of these names, one after another."""
+    reports = [explore(name, SCOPES[name], states_max) for name in names]
+    return Explored(
+        states=sum([report.states for report in reports]),
+        transitions=sum([report.transitions for report in reports]),
+        depth=max([report.depth for report in reports]),
+        wall_s=round(sum([report.wall_s for report in reports]), 2),
+        violated=[report.violated for report in reports if report.violated],
+        scopes=reports,
+    )
 
 
 def explore(name: str, scope: Scope, states_max: int) -> Report:

@@ -1,6 +1,6 @@
 """Every state of three cores within small bounds; the reductions behind it; and that it finds bugs.
 
-More than a million states: ``python -m chaos.exhaustive``.
+More than a million states: ``skerry sim exhaustive``.
 """
 
 from __future__ import annotations

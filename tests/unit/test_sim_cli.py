@@ -11,6 +11,7 @@ from chaos.sim.swarm import catching
 from chaos.sim.swarm import run as run_module
 from chaos.sim.swarm.result import Failure, SeedResult
 from skerry.cli.root import run
+from tests.support.raft_breaks import acknowledgement_before_the_write
 
 
 def result(plan, failures=(), unknown=()):
@@ -102,6 +103,21 @@ def test_breaks_are_listed_with_the_checker_that_catches_each(capsys):
     assert {"name": "no-fencing", "checker": "at-most-one-process"}.items() <= next(
         each for each in found["breaks"] if each["name"] == "no-fencing"
     ).items()
+
+
+def test_every_state_of_a_small_scope_is_visited(capsys):
+    code, found = answer(capsys, "exhaustive", "replication", "--states", "2000")
+    assert (code, found["violated"], found["scopes"][0]["scope"]) == (0, [], "replication")
+    assert found["states"] >= 2_000
+    assert run(["sim", "exhaustive", "replication", "--states", "2000"]) == 0
+    assert "replication" in capsys.readouterr().out
+    assert run(["sim", "exhaustive", "nonsense"]) == 2
+
+
+def test_a_violated_state_is_told_with_the_way_to_it(capsys, monkeypatch):
+    acknowledgement_before_the_write(monkeypatch)
+    assert run(["sim", "exhaustive", "candidacy"]) == 1
+    assert "vote-persistence: its vote of term 2 leaves before it is on disk\n  timeout n1\n" in capsys.readouterr().out
 
 
 def test_a_break_that_nobody_knows_is_refused(capsys):
