@@ -79,11 +79,15 @@ class Crowd:
 
     def add(self, job: str, kind: Group, slot: int) -> None:
         """One more workload of a job on a node; `kind` says what it is like, should there be none yet."""
+        counts = self._added.setdefault(job, {})
+        counts[slot] = counts.get(slot, 0) + 1
+        self.grew(job, kind, slot)
+
+    def grew(self, job: str, kind: Group, slot: int) -> None:
+        """The same where the group itself has counted it already."""
         group = self._groups.setdefault(job, kind)
         if group.rules != NO_NEIGHBOURS:
             self._ruled[job] = group
-        counts = self._added.setdefault(job, {})
-        counts[slot] = counts.get(slot, 0) + 1
         for _, weigh, total in self._totals.values():
             total[slot] += weigh(group)
 

@@ -16,7 +16,7 @@ from scheduler.state.allocations import NONE
 from scheduler.state.books import Books
 from scheduler.state.jobs import JobRecord
 from scheduler.state.results import Change, PlanResult, Refusal
-from scheduler.state.ruling import rule_fault
+from scheduler.state.ruling import Ruling
 from scheduler.taints import spelled
 
 Fault = tuple[str, str]
@@ -28,8 +28,9 @@ def apply_plan(books: Books, index: int, plan: Plan) -> PlanResult:
     placed: list[tuple[str, int, int]] = []
     refused: list[Refusal] = []
     changes: list[Change] = []
+    ruling = Ruling(books)
     for placement in plan.placements:
-        fault = _fault(books, placement, plan.ring_epoch)
+        fault = _fault(books, placement, plan.ring_epoch, ruling)
         if fault is not None:
             refused.append(Refusal(placement.allocation, placement.attempt, placement.node, *fault))
             kind, fields = _refuse_event(placement, index, plan.decided_by, fault)
@@ -39,6 +40,7 @@ def apply_plan(books: Books, index: int, plan: Plan) -> PlanResult:
         assert job is not None, "a checked placement names a job"
         slot = books.nodes.slot_of[placement.node]
         row = books.place(job, ordinal, slot, index=index, time_ms=plan.time_ms)
+        ruling.placed(job, slot)
         placed.append((placement.allocation, placement.attempt, index))
         kind, fields = books.place_event("bind", row, index=index, by=plan.decided_by, why=plan.why)
         changes.append((kind, fields | _owned(books, placement, plan.ring_epoch)))
@@ -55,13 +57,14 @@ def _owned(books: Books, placement: Placement, ring_epoch: int) -> dict[str, Any
     return told if then is None else told | {"owner_then": ring_of(then).owner(placement.node)}
 
 
-def _fault(books: Books, placement: Placement, ring_epoch: int) -> Fault | None:
+def _fault(books: Books, placement: Placement, ring_epoch: int, ruling: Ruling) -> Fault | None:
     job, ordinal = books.locate(placement.allocation)
     if job is None:
         return "no-such-job", "the job is gone"
     return (
         _job_fault(books, job, ordinal, placement)
         or _node_fault(books, job, placement)
+        or ruling.fault(job, placement.node)
         or _owner_fault(books, placement, ring_epoch)
     )
 
@@ -121,7 +124,7 @@ def _node_fault(books: Books, job: JobRecord, placement: Placement) -> Fault | N
     for port in job.ports:
         if slot in nodes.port_holders.get(port, ()):
             return "port-taken", f"port {port} is taken on the node"
-    return rule_fault(books, job, slot)
+    return None
 
 
 def _refuse_event(placement: Placement, index: int, by: str, fault: Fault) -> Change:

@@ -330,3 +330,34 @@ def test_a_repeated_submission_of_before_there_were_rules_is_recognised() -> Non
     assert record.requests["once"].digest == _digest("submit", [fields, -1])
     assert world.submit(job(), request="once").index == first.index
     assert FORMAT == 2
+
+
+def test_one_plan_is_checked_against_what_it_has_placed_itself() -> None:
+    """Also where the check had counted before: by then there was nothing of either job."""
+    world = zones(**FOUR)
+    web = {"labels": {"app": "web"}, "affinity": neighbours("podAntiAffinity", "web")}
+    world.submit(spec("other", replicas=2, labels={"app": "other"}, affinity=neighbours("podAntiAffinity", "web")))
+    world.submit(spec(replicas=3, **web))
+    plan = [
+        world.at("default/web.0", "b1"),
+        world.at("default/other.0", "c1"),
+        world.at("default/web.1", "c1"),
+        world.at("default/other.1", "b1"),
+        world.at("default/web.2", "a1"),
+    ]
+    done = world.plan(*plan)
+    assert [(row.allocation, row.code) for row in done.refused] == [
+        ("default/web.1", "not-apart"),
+        ("default/other.1", "not-apart"),
+    ]
+    assert [placed[0] for placed in done.placed] == ["default/web.0", "default/other.0", "default/web.2"]
+
+
+def test_what_a_plan_has_placed_is_counted_once_by_a_rule_that_is_asked_later() -> None:
+    world = zones(**FOUR)
+    world.submit(spec("first", affinity=neighbours("podAntiAffinity", "web")))
+    world.submit(spec("seen", labels={"app": "seen"}))
+    selector = {"matchLabels": {"app": "seen"}}
+    world.submit(spec("later", topologySpreadConstraints=[evenly(labelSelector=selector)]))
+    plan = [world.at("default/first.0", "b1"), world.at("default/seen.0", "a1"), world.at("default/later.0", "a2")]
+    assert world.plan(*plan).refused == ()
