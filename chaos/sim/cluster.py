@@ -19,9 +19,9 @@ from chaos.disk import ForgettingDisk
 from chaos.sim.effects import EffectStore
 from chaos.sim.host import Process, ProcessHost, SimHost
 from chaos.sim.journal import DIRECTORY as JOURNAL
-from chaos.sim.kernel import Traits
 from chaos.sim.links import MS, US, Impairment
 from chaos.sim.node import SimNode
+from chaos.sim.processes import Traits
 from chaos.sim.swarm.configs import DATA, agent_settings, replica_config
 from chaos.sim.swarm.oracle import Key, ReplicaView
 from chaos.sim.swarm.profile import MachineShape, Profile

@@ -25,8 +25,9 @@ from agents.settings import AgentSettings
 from chaos.sim.effects import EffectStore
 from chaos.sim.host import Process, ProcessHost, SimHost
 from chaos.sim.journal import DIRECTORY
-from chaos.sim.kernel import Kernel, Traits
+from chaos.sim.kernel import Kernel
 from chaos.sim.lives import LIFE
+from chaos.sim.processes import Traits
 from chaos.sim.sandboxer import Sandboxer
 from chaos.sim.small_files import DiskHome
 from cluster.trace import Tracer

@@ -19,7 +19,6 @@ from agents.sandboxer import adoption, protocol
 from agents.sandboxer import events as ev
 from agents.sandboxer.core import Core
 from agents.sandboxer.journal_file import LOCK_WAIT_S
-from agents.sandboxer.network import Connection
 from agents.sandboxer.requests import Desk
 from agents.sandboxer.runtime import Runtime
 from chaos.sim.host import Process, ProcessHost
@@ -27,8 +26,8 @@ from chaos.sim.journal import DIRECTORY, Journal, read_journal, rewrite_journal
 from chaos.sim.kernel import Kernel
 from chaos.sim.lives import Life
 from chaos.sim.local_socket import AgentEnd, End, connect
+from chaos.sim.sandbox_parts import HostNetwork, Loop, Outputs, SandboxTracer
 from chaos.sim.syscalls import Died, Syscalls
-from cluster.trace import Tracer
 
 START_S: Final = (0.03, 0.15)
 INCARNATION_BYTES: Final = 8
@@ -54,7 +53,7 @@ class Sandboxer:
         self._life: Life
         self._calls: Syscalls | None = None
         self._desk: Desk
-        self._tracer: _Tracer
+        self._tracer: SandboxTracer
         self._ended = False
 
     # -- its process ------------------------------------------------------------------------------
@@ -83,7 +82,7 @@ class Sandboxer:
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         incarnation = host.dice.token(INCARNATION_BYTES).hex()
         tracer = host.tracer(self.node, "sim", roll_bytes=0, heartbeat_sample=0, meta={"process": "sandboxer"})
-        self._tracer = _Tracer(tracer)
+        self._tracer = SandboxTracer(tracer)
         calls = self._calls = Syscalls(kernel, self._defer, tracer, host.machine.world.stream)
         kernel.groups.holder = calls
         self._life.sockets[self] = None
@@ -235,112 +234,3 @@ class Sandboxer:
 
     def _dispatch(self, event: ev.Event) -> None:
         self._guarded(lambda: self._runtime.dispatch(event))
-
-
-class Loop:
-    """The sandboxer's loop on the world's; satisfies `surroundings.Loop`."""
-
-    def __init__(
-        self, host: ProcessHost, context: Context, guarded: Callable[[Callable[[], None]], None], calls: Syscalls
-    ) -> None:
-        self._loop = host.machine.world.loop
-        self._clock = host.machine.clock
-        self._context = context
-        self._guarded = guarded
-        self._calls = calls
-
-    def now_ns(self) -> int:
-        """See `loop.Loop`: time passes within a step, too."""
-        return self._clock.now_ns() + self._calls.spent_ns
-
-    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
-        """See `loop.Loop`."""
-        self._calls.watch(fd, callback)
-
-    def remove(self, fd: int) -> None:
-        """See `loop.Loop`."""
-        self._calls.unwatch(fd)
-
-    def call_later(self, delay_s: float, callback: Callable[[], None]) -> None:
-        """See `loop.Loop`."""
-        self.call_at(self.now_ns() + int(delay_s * 1e9), callback)
-
-    def call_at(self, time_ns: int, callback: Callable[[], None]) -> None:
-        """See `loop.Loop`."""
-        delay_ns = self._clock.true_delay_ns(max(0, time_ns - self._clock.now_ns()))
-        self._loop.at(self._loop.now + delay_ns, self._guarded, callback, context=self._context)
-
-
-class Outputs:
-    """Nobody writes output; satisfies `surroundings.Outputs`.  The directory's name is the group's."""
-
-    parent = "/"
-
-    def __init__(self, calls: Syscalls) -> None:
-        self._calls = calls
-
-    def path(self, name: str) -> str:
-        """See `output.Outputs`."""
-        return f"/{protocol.OUTPUT_DIRECTORY}/{name}"
-
-    def work(self, name: str) -> str:
-        """See `output.Outputs`."""
-        return self.path(name)
-
-    def owners(self) -> dict[str, int]:
-        """See `output.Outputs`."""
-        return {}
-
-    def open(self, name: str, user: int) -> tuple[int, int]:
-        """See `output.Outputs`."""
-        return self._calls.plain(), self._calls.plain()
-
-    def watch(self, name: str) -> None:
-        """See `output.Outputs`."""
-
-    def unwatch(self, name: str) -> None:
-        """See `output.Outputs`."""
-
-    def discard(self, name: str) -> None:
-        """See `output.Outputs`."""
-
-    def bound_all(self) -> None:
-        """See `output.Outputs`."""
-
-
-class HostNetwork:
-    """Every workload has the machine's network; satisfies `surroundings.Network`."""
-
-    helper_pid = 0
-
-    def connect(self, name: str, asked: str, ports: tuple[tuple[int, int], ...]) -> Connection:
-        """See `network.Network`."""
-        return Connection(own=False)
-
-    def disconnect(self, name: str) -> None:
-        """See `network.Network`."""
-
-    def adopt(self, name: str, record: dict[str, Any]) -> None:
-        """See `network.Network`."""
-
-    def clean(self) -> None:
-        """See `network.Network`."""
-
-
-class _Tracer:
-    """A cluster's tracer with the methods of the sandboxer's; satisfies `surroundings.Tracer`."""
-
-    def __init__(self, tracer: Tracer) -> None:
-        self._tracer = tracer
-        self.node = tracer.node
-        self.emit = tracer.emit
-
-    def tick(self) -> tuple[int, int]:
-        """See `trace.Tracer`."""
-        _, lamport, hybrid = self._tracer.stamp_send()
-        return lamport, hybrid
-
-    def observe(self, lamport: Any, hlc: Any) -> None:
-        """See `trace.Tracer`."""
-        if isinstance(lamport, int) and isinstance(hlc, int):
-            self._tracer.observe(lamport, hlc)

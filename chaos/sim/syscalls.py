@@ -1,6 +1,6 @@
 """One simulated process's dealings with its machine's kernel: descriptors, and forking workloads.
 
-Owns: the process's descriptors, what is readable, and the steps at which it can be made to die.
+Owns: the calls, and the steps at which the process can be made to die.  Numbers are `chaos.sim.descriptors`.
 Must not know: what the process decides; it is the sandboxer's `surroundings.Kernel` and `surroundings.Spawner`.
 
 A descriptor is a number; it dies with the process.  Whoever watches one is called back while there is something
@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from agents.sandboxer.birth import EXEC_MARK, FAILED_STATUS, WAITING_NAME, Plan
 from agents.sandboxer.events import Status
 from agents.sandboxer.linux import ProcessStat
-from chaos.sim.kernel import MS_NS, Emits, Kernel, Process, Workload
+from chaos.sim.descriptors import Callback, Descriptor, Descriptors
+from chaos.sim.kernel import MS_NS, Kernel
+from chaos.sim.processes import Emits, Process, Workload
 from chaos.sim.programs import program_of
-
-if TYPE_CHECKING:
-    from chaos.sim.cgroups import Group
 
 EXEC_NS_MAX: Final = 3 * MS_NS
 GROUP_MADE, FORKED, RECORDED, LET_GO, WAITED = "group-made", "forked", "recorded", "let-go", "waited"
@@ -31,25 +29,9 @@ STEPS: Final = (GROUP_MADE, FORKED, RECORDED, LET_GO, WAITED)
 """Where a sandboxer can die: before its fork, after it, with the process ids on the group, after the exec was
 allowed, and between reaping a workload and writing down how it ended."""
 
-Callback = Callable[[], None]
-
 
 class Died(BaseException):
     """The process ends here; only whoever simulates it catches this."""
-
-
-@dataclass(slots=True)
-class Descriptor:
-    """What a number stands for."""
-
-    process: Process | None = None
-    group: Group | None = None
-    said: bytearray = field(default_factory=bytearray)
-    pending: bool = False
-    """Something is to be read, or the other end was closed."""
-    ended: bool = False
-    """The other end of the pipe was closed."""
-    readable: Callback | None = None
 
 
 class Syscalls:
@@ -64,11 +46,9 @@ class Syscalls:
 
     def __init__(self, kernel: Kernel, defer: Callable[[Callback], None], tracer: Emits, dice: Callable[[str], Random]):
         self._kernel = kernel
-        self._defer = defer
         self._tracer = tracer
         self._dice = dice
-        self._descriptors: dict[int, Descriptor] = {}
-        self._next = 3
+        self._open = Descriptors(defer)
         self._waiting: dict[int, Process] = {}
         self._die_at = ""
         self._on_death: Callback = _nothing
@@ -88,24 +68,18 @@ class Syscalls:
         if self.dead:
             return
         self.dead = True
-        for descriptor in list(self._descriptors.values()):
-            self._unwatch(descriptor)
-        self._descriptors.clear()
+        self._open.close_all()
         for process in list(self._waiting.values()):
             self._kernel.end(process, FAILED_STATUS << 8, "exit")
         self._kernel.orphan(self)
 
     def watch(self, fd: int, callback: Callback) -> None:
         """Call back while `fd` is readable."""
-        descriptor = self._descriptors[fd]
-        descriptor.readable = callback
-        if descriptor.pending:
-            self._ready(fd, descriptor)
+        self._open.watch(fd, callback)
 
     def unwatch(self, fd: int) -> None:
         """Stop that."""
-        if fd in self._descriptors:
-            self._descriptors[fd].readable = None
+        self._open.unwatch(fd)
 
     def hear(self) -> None:
         """What the kernel told before comes before what is concluded from it."""
@@ -138,13 +112,13 @@ class Syscalls:
 
     def signal(self, pidfd: int, number: int) -> bool:
         """See `kernel.Linux`."""
-        process = self._process(pidfd)
+        process = self._open.process(pidfd)
         self.tell()
         return self._kernel.signal(process, number)
 
     def wait(self, pidfd: int) -> Status | None:
         """See `kernel.Linux`."""
-        process = self._process(pidfd)
+        process = self._open.process(pidfd)
         if process.parent is not self:
             raise ChildProcessError(10, "not a child")
         if process.alive:
@@ -158,7 +132,7 @@ class Syscalls:
 
     def told(self, pidfd: int) -> int | None:
         """See `kernel.Linux`."""
-        process = self._process(pidfd)
+        process = self._open.process(pidfd)
         self.hear()
         return process.status if process.reaped and self._kernel.traits.tells_exits else None
 
@@ -168,7 +142,7 @@ class Syscalls:
 
     def read(self, fd: int, size: int) -> bytes:
         """See `kernel.Linux`."""
-        descriptor = self._descriptors[fd]
+        descriptor = self._open.of(fd)
         if not descriptor.said and not descriptor.ended:
             raise BlockingIOError(11, "nothing to read")
         data = bytes(descriptor.said[:size])
@@ -179,13 +153,11 @@ class Syscalls:
 
     def take_event(self, fd: int) -> None:
         """See `kernel.Linux`."""
-        self._descriptors[fd].pending = False
+        self._open.of(fd).pending = False
 
     def close(self, fd: int) -> None:
         """See `kernel.Linux`."""
-        descriptor = self._descriptors.pop(fd, None)
-        if descriptor is not None:
-            self._unwatch(descriptor)
+        self._open.close(fd)
 
     def children(self) -> list[int]:
         """See `kernel.Linux`."""
@@ -211,7 +183,7 @@ class Syscalls:
             self._kernel.reap(init)
             raise
         self._waiting[main.pid] = main
-        report = self._add(Descriptor())
+        report = self._open.add(Descriptor())
         child = SimChild(self, plan, main, init, report, self._pidfd(main), self._pidfd(init))
         main.watchers.append(lambda: self._main_ended(main, report))
         self._step(FORKED)
@@ -232,13 +204,13 @@ class Syscalls:
                 return
             self.tell()
             if program is None:
-                self._say(child.report, EXEC_MARK + json.dumps({"why": "executing it: No such file"}).encode())
+                self._open.say(child.report, EXEC_MARK + json.dumps({"why": "executing it: No such file"}).encode())
                 self._kernel.end(child.main, FAILED_STATUS << 8, "exit")
                 return
-            self._say(child.report, EXEC_MARK)
+            self._open.say(child.report, EXEC_MARK)
             workload = Workload(env["SKERRY_ALLOCATION"], int(env["SKERRY_EPOCH"]), token, program)
             self._kernel.execute(child.main, workload, child.plan.command[0].rpartition("/")[2][:15])
-            self._hang_up(child.report)
+            self._open.hang_up(child.report)
 
         self._kernel.timers.after(self.spent_ns + dice.randrange(EXEC_NS_MAX), execute)
         self._step(LET_GO)
@@ -259,14 +231,14 @@ class Syscalls:
         group = self._kernel.groups.group(name)
         if self._kernel.traits.oom_groups or group is None:
             return -1
-        descriptor = Descriptor(group=group)
-        fd = self._add(descriptor)
-        group.watchers.append(lambda: self._pend(fd, descriptor))
+        descriptor = Descriptor()
+        fd = self._open.add(descriptor)
+        group.watchers.append(lambda: self._open.pend(fd, descriptor))
         return fd
 
     def plain(self) -> int:
         """A descriptor that nothing is ever read from."""
-        return self._add(Descriptor())
+        return self._open.add(Descriptor())
 
     # -- the inside -----------------------------------------------------------------------------------
 
@@ -276,56 +248,16 @@ class Syscalls:
             self._on_death()
             raise Died(step)
 
-    def _add(self, descriptor: Descriptor) -> int:
-        fd, self._next = self._next, self._next + 1
-        self._descriptors[fd] = descriptor
-        return fd
-
     def _pidfd(self, process: Process) -> int:
         descriptor = Descriptor(process=process, pending=not process.alive)
-        fd = self._add(descriptor)
-        process.watchers.append(lambda: self._pend(fd, descriptor))
+        fd = self._open.add(descriptor)
+        process.watchers.append(lambda: self._open.pend(fd, descriptor))
         return fd
-
-    def _process(self, pidfd: int) -> Process:
-        process = self._descriptors[pidfd].process
-        assert process is not None, "no pidfd"
-        return process
 
     def _main_ended(self, main: Process, report: int) -> None:
         """Nobody holds the other end of the pipe any more."""
         self._waiting.pop(main.pid, None)
-        self._hang_up(report)
-
-    def _say(self, fd: int, data: bytes) -> None:
-        descriptor = self._descriptors.get(fd)
-        if descriptor is not None:
-            descriptor.said += data
-            self._pend(fd, descriptor)
-
-    def _hang_up(self, fd: int) -> None:
-        descriptor = self._descriptors.get(fd)
-        if descriptor is not None:
-            descriptor.ended = True
-            self._pend(fd, descriptor)
-
-    def _pend(self, fd: int, descriptor: Descriptor) -> None:
-        descriptor.pending = True
-        if self._descriptors.get(fd) is descriptor and descriptor.readable is not None:
-            self._ready(fd, descriptor)
-
-    def _ready(self, fd: int, descriptor: Descriptor) -> None:
-        self._defer(lambda: self._call_back(fd, descriptor))
-
-    def _call_back(self, fd: int, descriptor: Descriptor) -> None:
-        if self._descriptors.get(fd) is not descriptor or descriptor.readable is None or not descriptor.pending:
-            return
-        descriptor.readable()
-        if self._descriptors.get(fd) is descriptor and descriptor.readable is not None and descriptor.pending:
-            self._ready(fd, descriptor)
-
-    def _unwatch(self, descriptor: Descriptor) -> None:
-        descriptor.readable = None
+        self._open.hang_up(report)
 
 
 class SimChild:

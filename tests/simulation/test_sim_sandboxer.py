@@ -10,7 +10,7 @@ from sim_nodes import WEB, Bed, assignment, sim_run, until_exit
 
 from agents.sandbox_client import SandboxClient, SandboxerGone, SandboxerRefused
 from agents.sandboxer import adoption
-from chaos.sim.kernel import Traits
+from chaos.sim.processes import Traits
 from chaos.sim.syscalls import STEPS
 from chaos.sim.world import World
 

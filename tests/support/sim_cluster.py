@@ -14,9 +14,9 @@ from sim_nodes import events_of, settings_for, trace_of
 
 from chaos.sim.effects import EffectStore
 from chaos.sim.host import Process
-from chaos.sim.kernel import Traits
 from chaos.sim.links import CUT
 from chaos.sim.node import SimNode
+from chaos.sim.processes import Traits
 from chaos.sim.world import World
 from cluster.settings import ClusterSection, Config, LeaseSection, ReplicaSection, SecuritySection, TraceSection
 from scheduler.assembly import Replica

@@ -11,8 +11,8 @@ from agents.sandbox_client import SandboxClient, WorkloadRecord
 from agents.settings import AgentSettings
 from chaos.sim.effects import EffectStore
 from chaos.sim.host import SimHost
-from chaos.sim.kernel import Traits
 from chaos.sim.node import SimNode
+from chaos.sim.processes import Traits
 from chaos.sim.world import World
 from cluster.trace import Tracer
 from scheduler.model import Limits, Workload
