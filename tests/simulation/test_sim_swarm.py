@@ -22,10 +22,10 @@ from chaos.trace.check import check_directory
 
 SEEDS = int(os.environ.get("SKERRY_SIM_SEEDS", "24"))
 FIRST = 5_000
+ROOT = Path(__file__).parents[2]
 KEPT = sorted((Path(__file__).parent / "seeds").glob("*.json"))
 EVENTS_MIN = 10_000
 BUSY = 28
-"""A seed of five replicas, with more events than that over either transport."""
 
 
 def test_no_checker_objects_to_any_of_these_seeds():
@@ -49,11 +49,10 @@ def test_what_failed_once_holds_now(kept):
 
 SCRIPT = """
 import json, sys
-from chaos.sim.swarm.plan import draw_plan
 from chaos.sim.swarm.run import runner
-seed, transport = int(sys.argv[1]), sys.argv[2]
+from tests.support.busy_plan import busy_plan
 with runner() as run:
-    result = run(draw_plan(seed, transport), True)
+    result = run(busy_plan(int(sys.argv[1]), sys.argv[2]), True)
 print(json.dumps([result.digest, result.events, result.failures == ()]))
 """
 
@@ -62,7 +61,7 @@ def elsewhere(seed: int, transport: str, hash_seed: str) -> tuple[str, int, bool
     """(digest, events, clean) of a seed in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(seed), transport],
-        env={**os.environ, "PYTHONHASHSEED": hash_seed}, stdout=subprocess.PIPE, check=True, timeout=120,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed}, cwd=ROOT, stdout=subprocess.PIPE, check=True, timeout=120,
     )  # fmt: skip
     digest, events, clean = json.loads(done.stdout)
     return digest, events, clean

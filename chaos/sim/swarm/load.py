@@ -18,6 +18,8 @@ from msgspec import Struct
 from chaos.sim.swarm.profile import SPECIAL_TAINT, ZONES, Profile, stream
 
 JOBS: Final = (50, 52)
+COPIES: Final = (0, 0, 1, 1, 1, 1, 1, 1, 2, 3)
+"""A job of none waits to be scaled; its update does that."""
 BURSTS: Final = (3, 6)
 BURST_PERCENT: Final = 80
 """Of the jobs, come with others at almost one moment: callers come in crowds, and crowds are what batching is for."""
@@ -107,7 +109,7 @@ def _life(dice: Random, profile: Profile, name: str, moments: _Moments) -> list[
     if dice.random() < 0.2:
         calls.append(_call(dice, profile, moments.later(at_ms), "read", name, 2))
     if not batch and dice.random() < 0.2:
-        changed = {**job, "env": {"VERSION": "2"}}
+        changed = {**job, "env": {"VERSION": "2"}, "replicas": max(1, job["replicas"])}
         calls.append(_call(dice, profile, moments.later(at_ms), "submit", name, 3, job=changed))
     if not batch and dice.random() < 0.4:
         calls.append(_call(dice, profile, moments.later(at_ms), "stop", name, 4, twice=dice.random() < 0.1))
@@ -123,7 +125,7 @@ def _job(dice: Random, name: str, batch: bool) -> dict[str, Any]:
     job: dict[str, Any] = {
         "name": name,
         "kind": "batch" if batch else "service",
-        "replicas": dice.choice((1, 1, 1, 1, 1, 1, 2, 3)),
+        "replicas": dice.choice(COPIES),
         "command": _command(dice, batch),
         "resources": {
             "requests": {"cpu": dice.choice(("50m", "100m", "250m")), "memory": dice.choice(("16Mi", "64Mi"))}

@@ -133,7 +133,7 @@ def draw_profile(seed: int, transport: Transport | None = None) -> Profile:
         lease=lease,
         latency_us=Spread(5_000, 30_000) if slow else Spread(200, 200 + network.randrange(3_000)),
         loss_permille=network.choice((0, 0, 0, 2, 10)),
-        safety_ms=stream(seed, "length").randint(18_500, 20_000),
+        safety_ms=stream(seed, "length").randint(15_000, 17_000),
     )
 
 
@@ -171,7 +171,7 @@ def _nodes(dice: Random, count: int) -> tuple[NodeShape, ...]:
 
 def _raft(dice: Random) -> RaftShape:
     return RaftShape(
-        election_timeout_ms=dice.choice((800, 1_200, 1_600, 2_000)),
+        election_timeout_ms=dice.choice((800, 1_200, 1_600, 2_400)),
         snapshot_entries=dice.choice((48, 96, 192, 50_000)),
         keep_tail_entries=dice.choice((0, 8, 32)),
         segment_bytes=dice.choice((1 << 16, 1 << 17)),
@@ -181,7 +181,7 @@ def _raft(dice: Random) -> RaftShape:
 
 
 def _lease(dice: Random) -> LeaseShape:
-    duration_ms = dice.choice((2_000, 3_000, 4_500, 6_000))
+    duration_ms = dice.choice((2_500, 3_500, 4_500, 6_000))
     return LeaseShape(
         duration_ms=duration_ms,
         drift_ppm=dice.choice((1_000, 10_000)),
