@@ -45,9 +45,8 @@ def node_affinity(case: Case, here: Scene) -> Codes:
     """The selector, the pod's required affinity and what the operator adds."""
     added = case.args.added_affinity
     passes = _wanted(case, here)
-    if added is not None and added.required is not None:
-        terms = [translate.node_term(row) for row in added.required.terms]
-        passes &= affinity.required(terms, here.names, here.labels)
+    if added is not None:
+        passes &= affinity.required(translate.node_terms(added), here.names, here.labels)
     return _codes((HOPELESS, passes))
 
 
@@ -286,8 +285,7 @@ def _codes(*refusals: tuple[str, Flags]) -> Codes:
 def _wanted(case: Case, here: Scene) -> Flags:
     """Nodes that the pod itself asks for."""
     own = case.pod.affinity.node if case.pod.affinity else None
-    required = own.required if own else None
-    terms = None if required is None else [translate.node_term(row) for row in required.terms]
+    terms = None if own is None else translate.node_terms(own)
     selected = marks.selected(tuple(case.pod.node_selector.items()), here.labels, len(here))
     return selected & affinity.required(terms, here.names, here.labels)
 

@@ -54,8 +54,12 @@ class Terms(Struct):
 class NodeAffinity(Struct):
     """Of a pod, or added by the operator."""
 
-    required: Terms | None = None
+    required: Terms | list[Term] | None = None
     preferred: list[WeightedTerm] = []
+
+    def required_terms(self) -> list[Term] | None:
+        """The terms of which one has to hold, None when nothing is required."""
+        return self.required.terms if isinstance(self.required, Terms) else self.required
 
 
 class PodTerm(Struct, rename="camel"):
@@ -191,8 +195,8 @@ class Service(Struct):
 class BudgetRow(Struct, rename="camel"):
     """A disruption budget."""
 
-    selector: Selector
     disruptions_allowed: int
+    selector: Selector | None = None
     namespace: str = ""
     disrupted_pods: list[str] = []
 
@@ -277,4 +281,4 @@ def read_case(row: dict[str, Any]) -> Case:
 def _without_null(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _without_null(inner) for name, inner in value.items() if inner is not None}
-    return [_without_null(inner) for inner in value] if isinstance(value, list) else value
+    return [_without_null(inner) for inner in value if inner is not None] if isinstance(value, list) else value

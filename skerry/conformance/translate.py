@@ -30,7 +30,18 @@ from scheduler.model import (
     WeightedNeighbourTerm,
     WeightedNodeTerm,
 )
-from skerry.conformance.schema import Case, Expression, Pod, PodAffinity, PodTerm, Selector, Spread, Term, WeightedTerm
+from skerry.conformance.schema import (
+    Case,
+    Expression,
+    NodeAffinity,
+    Pod,
+    PodAffinity,
+    PodTerm,
+    Selector,
+    Spread,
+    Term,
+    WeightedTerm,
+)
 
 STORAGE = "ephemeral-storage"
 
@@ -117,6 +128,12 @@ def selector(row: Selector | None) -> LabelSelector | None:
 def node_term(row: Term) -> NodeTerm:
     """A term of node affinity."""
     return NodeTerm(requirements(row.match_expressions), requirements(row.match_fields))
+
+
+def node_terms(row: NodeAffinity) -> list[NodeTerm] | None:
+    """Terms of which one has to hold."""
+    terms = row.required_terms()
+    return None if terms is None else [node_term(each) for each in terms]
 
 
 def weighted(rows: Sequence[WeightedTerm]) -> list[WeightedNodeTerm]:

@@ -20,6 +20,9 @@ from tests.support.placement_cases import CASES
 SHARED = Path(os.environ.get("SKERRY_SHARED") or Path(__file__).parents[2].parent / "shared") / "data/k8s_cases.json"
 
 
+GEN_3 = {"key": "gen", "operator": "In", "values": ["3"]}
+
+
 def all_of(length: int) -> Any:
     return np.ones(length, dtype=bool)
 
@@ -130,6 +133,17 @@ def test_a_case_that_is_not_understood_has_failed() -> None:
     found = report(rows)
     assert found["failed"] == 3
     assert all("not understood" in row["got"] for row in found["cases"])
+
+
+def test_what_is_null_counts_as_left_out_and_required_terms_may_be_a_plain_list() -> None:
+    pod = {
+        "labels": None,
+        "affinity": {"node": {"required": [None, {"matchExpressions": [GEN_3], "matchFields": None}]}},
+    }
+    nodes = [{"name": "a", "labels": {"gen": "3"}, "taints": None}, {"name": "b"}]
+    expect = [{"node": "a", "feasible": True, "code": None}, {"node": "b", "feasible": False}]
+    row = {"id": "x", "plugin": "nodeaffinity", "stage": "filter", "pod": pod, "nodes": nodes, "expect": expect}
+    assert broken_ones(report([row])) == []
 
 
 def test_the_deviation_of_shares_is_as_exact_as_a_fraction() -> None:
