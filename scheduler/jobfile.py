@@ -179,6 +179,7 @@ def _explained(message: str, value: object) -> JobFileError:
 
 _HINTS: Final = {
     "name": "add a name of small letters, digits and hyphens, such as: name: my-job",
+    "namespaces": "write a list of names of small letters, digits and hyphens",
     "namespace": "use small letters, digits and hyphens, 63 at most",
     "kind": "use service (runs until stopped) or batch (runs until it has finished)",
     "command": 'add the program and its arguments as a list, such as: command: ["/bin/sleep", "60"]',

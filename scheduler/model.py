@@ -120,7 +120,7 @@ class NeighbourTerm(Struct, frozen=True, forbid_unknown_fields=True, rename="cam
 
     topology_key: LabelKey
     label_selector: LabelSelector | None = None
-    namespaces: tuple[str, ...] = ()
+    namespaces: Annotated[tuple[Name, ...], Meta(max_length=TERMS_MAX)] = ()
     namespace_selector: LabelSelector | None = None
     """With neither of the two it is about the workload's own namespace."""
 

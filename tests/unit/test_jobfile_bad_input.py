@@ -151,6 +151,11 @@ BAD: list[Case] = [
         f"affinity.podAntiAffinity.{REQUIRED}[0].labelSelector.matchExpressions[0].operator",
         "NotIn",
     ),
+    (
+        fields(affinity={"podAffinity": {REQUIRED: [{"topologyKey": "z", "namespaces": ["No Name"]}]}}),
+        f"affinity.podAffinity.{REQUIRED}[0].namespaces[0]",
+        "small letters",
+    ),
     (fields(labels={"skerry/job": "x"}), "labels.skerry/job", "of your own"),
     (fields(labels={"a": 1}), "labels.a", "app"),
     (fields(topologySpreadConstraints=[{"topologyKey": "z"}]), f"{SPREAD}.labelSelector", "skerry/job"),
