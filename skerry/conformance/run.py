@@ -28,7 +28,7 @@ def _judged(row: dict[str, Any]) -> dict[str, Any]:
     try:
         case = read_case(row)
         expected, got = answered(case)
-    except (msgspec.ValidationError, ValueError, KeyError, TypeError) as error:
+    except (msgspec.ValidationError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         return {"id": row["id"], "ok": False, "expected": row.get("expect"), "got": f"not understood: {error!r}"}
     ok = got in expected["any_of_nodes"] if case.stage == "select" else expected == got
     return {"id": case.id, "ok": ok, "expected": expected, "got": got}

@@ -267,7 +267,7 @@ def read_cases(data: bytes) -> list[dict[str, Any]]:
     try:
         rows = msgspec.json.decode(data, type=_File).cases
         msgspec.convert(rows, list[_Row])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"this is no file of cases: {error}", hint='it has to be {"cases": [{"id": …}, …]}') from None
     return rows
 

@@ -118,7 +118,16 @@ def test_the_command_reports_every_case(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"cases": 3}', '{"cases": [{"plugin": "nodename"}]}', '{"cases": ["\\ud800']
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"cases": 3}',
+        '{"cases": [{"plugin": "nodename"}]}',
+        '{"cases": ["\\ud800',
+        '{"cases": ' + "[" * 99_999,
+    ],
 )
 def test_what_is_no_file_of_cases_is_a_wrong_use(text: str, tmp_path: Path) -> None:
     assert run(tmp_path, text, "-o", "json") == 2
@@ -129,9 +138,18 @@ def test_a_file_that_is_not_there_is_a_wrong_use() -> None:
 
 
 def test_a_case_that_is_not_understood_has_failed() -> None:
-    rows = [{**CASES[0], "plugin": "astrology"}, {**CASES[0], "nodes": 3}, {**CASES[0], "expect": [{"node": "zz"}]}]
-    found = report(rows)
-    assert found["failed"] == 3
+    deep: Any = 1
+    for _ in range(3000):
+        deep = {"a": deep}
+    changes: list[dict[str, Any]] = [
+        {"plugin": "astrology"},
+        {"nodes": 3},
+        {"expect": [{"node": "zz"}]},
+        {"pod": deep},
+        {"nodes": [{"name": "a", "allocatable": {"cpu": 1 << 70}}]},
+    ]
+    found = report([{**CASES[0], **change} for change in changes])
+    assert found["failed"] == len(changes)
     assert all("not understood" in row["got"] for row in found["cases"])
 
 
