@@ -18,7 +18,7 @@ from msgspec import Struct
 from chaos.sim.swarm.profile import SPECIAL_TAINT, ZONES, Profile, stream
 
 JOBS: Final = (50, 52)
-COPIES: Final = (0, 0, 1, 1, 1, 1, 1, 1, 2, 3)
+COPIES: Final = (0, 0, 0, 1, 1, 1, 1, 1, 2, 3)
 """A job of none waits to be scaled; its update does that."""
 BURSTS: Final = (3, 6)
 BURST_PERCENT: Final = 80

@@ -133,7 +133,7 @@ def draw_profile(seed: int, transport: Transport | None = None) -> Profile:
         lease=lease,
         latency_us=Spread(5_000, 30_000) if slow else Spread(200, 200 + network.randrange(3_000)),
         loss_permille=network.choice((0, 0, 0, 2, 10)),
-        safety_ms=stream(seed, "length").randint(15_000, 17_000),
+        safety_ms=stream(seed, "length").randint(13_500, 15_500),
     )
 
 
