@@ -27,6 +27,8 @@ from chaos.sim.swarm.plan import Plan
 from chaos.sim.swarm.result import Failure
 from chaos.sim.swarm.targets import both_ways
 
+CALM_S: Final = 1.5
+"""How long the healed cluster is watched at the very end."""
 RECOVERY_S: Final = 80.0
 """Beyond a few leases: a storm's pause of a minute (DESIGN.md §6), late retransmissions, back-offs that run out."""
 POLL_S: Final = 0.25
@@ -103,9 +105,22 @@ class Phases:
         self._mark("end")
         healed = await self._holds("heals", profile.replica_names, profile.agent_names, self._patience_s())
         await self._clients.resolve_unknown()
-        if healed:
-            await self._holds("settles", profile.replica_names, profile.agent_names, self._patience_s(), at_end=True)
+        if healed and await self._holds(
+            "settles", profile.replica_names, profile.agent_names, self._patience_s(), at_end=True
+        ):
+            await self._calm()
         self._mark("over")
+
+    async def _calm(self) -> None:
+        """Watch the healed cluster: nobody stands for election any more."""
+        before = self._terms()
+        await asyncio.sleep(CALM_S)
+        after = self._terms()
+        if after != before:
+            self._fail("stays-calm", f"terms were {before}, and {after} after {CALM_S:g} s without a fault")
+
+    def _terms(self) -> dict[str, int]:
+        return {view.name: view.term for view in self._stage.views(self._plan.profile.replica_names)}
 
     def _patience_s(self) -> float:
         lease_s = self._plan.profile.lease.duration_ms / 1000
