@@ -6,6 +6,7 @@ Owns: the options and exit codes of these commands.  Must not know: how a seed i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -200,14 +201,15 @@ def digests(seeds: tuple[int, ...], breaks: tuple[str, ...], transport: Any, fau
 def _carry_out(wanted: Wanted, seeds: range, sample: int, out: Path | None, *, fail_fast: bool, shrink: bool) -> Report:
     from chaos.sim.swarm.campaign import Campaign
     from chaos.sim.swarm.run import runner
-    from chaos.sim.swarm.twice import digests_elsewhere
+    from chaos.sim.swarm.twice import SecondRun
 
-    options = _options(wanted)
-    with runner(wanted.breaks, out=out) as run:
+    twice = _spread(seeds, sample)
+    with ExitStack() as stack:
+        run = stack.enter_context(runner(wanted.breaks, out=out))
+        second = stack.enter_context(SecondRun(twice, _options(wanted))) if twice else None
         trials = SHRINK_TRIALS if shrink and out is None and wanted.faults is None else 0
         campaign = Campaign(run, wanted, say=progress, shrink_trials=trials, fail_fast=fail_fast)
-        twice = _spread(seeds, sample)
-        return campaign.carry_out(seeds, twice=twice, again=lambda chosen: digests_elsewhere(chosen, options))
+        return campaign.carry_out(seeds, twice=twice, again=second.digests if second else None)
 
 
 def _spread(seeds: range, count: int) -> Sequence[int]:

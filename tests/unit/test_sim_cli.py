@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from contextlib import contextmanager
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from chaos.sim.swarm import catching
 from chaos.sim.swarm import run as run_module
 from chaos.sim.swarm.result import Failure, SeedResult
+from chaos.sim.swarm.twice import SecondRun, SecondRunFailed
 from skerry.cli.root import run
 from tests.support.raft_breaks import acknowledgement_before_the_write
 
@@ -154,3 +156,14 @@ def test_a_plan_is_shown_without_running_it(seeds, capsys):
     assert (code, found["plan"]["profile"]["seed"], seeds.ran) == (0, 7, [])
     assert run(["sim", "--seed", "7", "--plan"]) == 0
     assert "phase one" in capsys.readouterr().out
+
+
+def test_a_second_run_does_not_outlive_the_first():
+    with SecondRun(range(1_000), ()) as second:
+        pass
+    assert second._process.returncode == -signal.SIGKILL
+
+
+def test_a_second_run_that_says_nothing_is_an_error():
+    with SecondRun([1], ["--transport", "pigeon"]) as second, pytest.raises(SecondRunFailed):
+        second.digests([1])

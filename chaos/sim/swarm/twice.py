@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Self
 
 from chaos.errors import ChaosError
 
@@ -25,24 +26,38 @@ class SecondRunFailed(ChaosError):
     code = "second-run-failed"
 
 
-def digests_elsewhere(seeds: Sequence[int], options: Sequence[str]) -> dict[int, str]:
-    """The trace digests of `seeds`, run by another process under another hash seed.
+class SecondRun:
+    """A process that runs `seeds` again beside this one, under another hash seed; ended with the context.
 
     Args:
         seeds: to run.
         options: of `skerry sim`, as the first run had them.
-
-    Raises:
-        SecondRunFailed: it did not answer.
     """
-    command = [sys.executable, "-m", "skerry", "sim", "digests", *options, *map(str, seeds)]
-    environment = {**os.environ, "PYTHONHASHSEED": HASH_SEED_OTHER}
-    if environment.get("PYTHONHASHSEED") == os.environ.get("PYTHONHASHSEED"):
-        environment["PYTHONHASHSEED"] = "4243"
-    try:
-        done = subprocess.run(  # noqa: S603  ourselves
-            command, env=environment, stdout=subprocess.PIPE, timeout=SEED_TIMEOUT_S * (1 + len(seeds)), check=True
-        )
-        return {int(seed): digest for seed, digest in json.loads(done.stdout)["digests"].items()}
-    except (subprocess.SubprocessError, ValueError, KeyError) as error:
-        raise SecondRunFailed(f"the second run did not answer: {error}") from None
+
+    def __init__(self, seeds: Sequence[int], options: Sequence[str]) -> None:
+        self._seeds = seeds
+        command = [sys.executable, "-m", "skerry", "sim", "digests", *options, *map(str, seeds)]
+        environment = {**os.environ, "PYTHONHASHSEED": HASH_SEED_OTHER}
+        if environment.get("PYTHONHASHSEED") == os.environ.get("PYTHONHASHSEED"):
+            environment["PYTHONHASHSEED"] = "4243"
+        self._process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)  # noqa: S603  ourselves
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def digests(self, seeds: Sequence[int]) -> dict[int, str]:
+        """The trace digests of those of its seeds; waits for all of them.
+
+        Raises:
+            SecondRunFailed: it did not answer.
+        """
+        try:
+            said, _ = self._process.communicate(timeout=SEED_TIMEOUT_S * (1 + len(self._seeds)))
+            found = json.loads(said)["digests"]
+            return {seed: found[str(seed)] for seed in seeds}
+        except (subprocess.SubprocessError, ValueError, KeyError) as error:
+            raise SecondRunFailed(f"the second run did not answer: {error!r}") from None
