@@ -139,7 +139,7 @@ ALL = (
     ),
     Break(
         "lease-on-wall-clock",
-        "a clock that is set back makes a lease longer than it is",
+        "people and time servers set the wall clock, and with it they would move the end of a lease",
         _AGENT, "agents.lease", "now_ns", leases.wall_ns, "lease-from-send",
     ),
     Break(
