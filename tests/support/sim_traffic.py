@@ -20,15 +20,10 @@ from aiohttp import web
 from chaos.sim.host import ProcessHost
 from chaos.sim.links import CUT, Impairment
 from chaos.sim.messages import MessageEnd, dial, listen
-from chaos.sim.swarm import configs
-from chaos.sim.swarm.plan import draw_plan
-from chaos.sim.swarm.run import run_plan
 from chaos.sim.world import World
 
 SERVERS = ("s1", "s2", "s3")
 CLIENTS = ("c1", "c2")
-CLUSTERS = {"direct": 5, "http": 204, "another": 0}
-"""Seeds of whole clusters."""
 
 
 def digest_of_traffic(seed: int, policy: Any, transport: str) -> dict[str, Any]:
@@ -156,21 +151,9 @@ async def _crowd(ask: Any, seen: list[tuple[Any, ...]], world: World) -> None:
         await asyncio.sleep(0.01)
 
 
-def digest_of_cluster(name: str) -> dict[str, Any]:
-    """A whole cluster of a seed, with every heartbeat in its trace, so that it is long."""
-    configs.HEARTBEAT_SAMPLE = 1  # type: ignore[misc]
-    transport: Any = name if name in ("direct", "http") else "direct"
-    result = run_plan(draw_plan(CLUSTERS[name], transport), digest=True)
-    return {"digest": result.digest, "events": result.events, "steps": result.steps}
-
-
 def main(names: list[str]) -> None:
-    """Print the digests of traffic ("policy/transport") or clusters ("cluster/name")."""
-    found = {}
-    for name in names:
-        first, _, second = name.partition("/")
-        found[name] = digest_of_cluster(second) if first == "cluster" else digest_of_traffic(7, first, second)
-    print(json.dumps(found))
+    """Print the digests of traffic ("policy/transport")."""
+    print(json.dumps({name: digest_of_traffic(7, *name.split("/")) for name in names}))
 
 
 if __name__ == "__main__":
