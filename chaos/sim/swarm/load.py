@@ -18,12 +18,14 @@ from msgspec import Struct
 from chaos.sim.swarm.profile import SPECIAL_TAINT, ZONES, Profile, stream
 
 JOBS: Final = (50, 52)
-COPIES: Final = (0, 0, 0, 1, 1, 1, 1, 1, 2, 3)
+COPIES: Final = (0, 0, 0, 0, 0, 1, 1, 1, 1, 2)
 """A job of none waits to be scaled; its update does that."""
-BURSTS: Final = (3, 6)
-BURST_PERCENT: Final = 80
+BURSTS: Final = (2, 4)
+BURST_PERCENT: Final = 95
 """Of the jobs, come with others at almost one moment: callers come in crowds, and crowds are what batching is for."""
-BURST_MS: Final = 12
+BURST_MS: Final = 4
+CROWD_PERCENT: Final = 15
+"""Of the seeds, hold a crowd of large jobs."""
 START_MS: Final = 1_200
 CLIENT_TIMEOUT_MS: Final = 4_000
 
@@ -54,6 +56,7 @@ def draw_load(profile: Profile) -> tuple[Call, ...]:
     for number in range(dice.randint(*JOBS)):
         calls += _life(dice, profile, f"j{number}", moments)
     calls += _operations(dice, profile, end)
+    calls += _crowd(stream(profile.seed, "crowd"), profile, end)
     return tuple(sorted(calls, key=lambda call: (call.at_ms, call.request)))
 
 
@@ -87,7 +90,7 @@ def job_names(calls: tuple[Call, ...]) -> tuple[str, ...]:
 def _crowd(dice: Random, profile: Profile, end_ms: int) -> list[Call]:
     """Now and then more large jobs at once than there is room for: several replicas decide about the same last room."""
     calls: list[Call] = []
-    for crowd in range(dice.choice((0, 0, 1, 2))):
+    for crowd in range(1 if dice.randrange(100) < CROWD_PERCENT else 0):
         at_ms = dice.randint(START_MS, end_ms - 4_000)
         for number in range(dice.randint(6, 12)):
             name = f"c{crowd}-{number}"
